@@ -1,0 +1,172 @@
+"""Condition types and the one enum of reasons. Both are API once shipped: docs/conditions.md has an entry for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+class ConditionType(StrEnum):
+    """Conditions of an LLMDeployment, in the order in which status shows them."""
+
+    READY = "Ready"
+    RECONCILING = "Reconciling"
+    STALLED = "Stalled"
+    MODEL_READY = "ModelReady"
+    PODS_SCHEDULED = "PodsScheduled"
+    AVAILABLE = "Available"
+
+
+class Reason(StrEnum):
+    """Every reason that a condition or an Event of fairlead can carry. docs/conditions.md has an entry for each."""
+
+    # all is well
+    SERVING = "Serving"
+    SCALED_TO_ZERO = "ScaledToZero"
+    SUSPENDED = "Suspended"
+    UP_TO_DATE = "UpToDate"
+    MODEL_LOADED = "ModelLoaded"
+    SCHEDULED = "Scheduled"
+    MINIMUM_REPLICAS_AVAILABLE = "MinimumReplicasAvailable"
+    NOT_STALLED = "NotStalled"
+    REVISION_AVAILABLE = "RevisionAvailable"
+    # under way
+    PROGRESSING = "Progressing"
+    ROLLING_OUT = "RollingOut"
+    MODEL_LOADING = "ModelLoading"
+    PULLING_MODEL = "PullingModel"
+    PODS_PENDING = "PodsPending"
+    WAITING_FOR_VOLUME = "WaitingForVolume"
+    WAITING_FOR_DELETION = "WaitingForDeletion"
+    NO_REPLICAS = "NoReplicas"
+    REPLICAS_UNAVAILABLE = "ReplicasUnavailable"
+    API_UNAVAILABLE = "ApiUnavailable"
+    # a person must act
+    INVALID_SPEC = "InvalidSpec"
+    INVALID_CHILD = "InvalidChild"
+    NAME_CONFLICT = "NameConflict"
+    IMMUTABLE_FIELD = "ImmutableField"
+    ENGINE_INVALID = "EngineInvalid"
+    ENGINE_NOT_FOUND = "EngineNotFound"
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    CRASH_LOOP = "CrashLoop"
+    UNSCHEDULABLE = "Unschedulable"
+    CONTAINER_CONFIG_ERROR = "ContainerConfigError"
+    MODEL_ACCESS_DENIED = "ModelAccessDenied"
+    MODEL_NOT_FOUND = "ModelNotFound"
+    STARTUP_TIMEOUT = "StartupTimeout"
+    POD_CREATE_REFUSED = "PodCreateRefused"
+    CHILD_REFUSED = "ChildRefused"
+
+
+@dataclass(frozen=True, slots=True)
+class ReasonDoc:
+    """What a reason means, and what a person does about it ("" where nothing is to be done)."""
+
+    meaning: str
+    next_step: str = ""
+
+
+REASON_DOCS: Final[Mapping[Reason, ReasonDoc]] = {
+    Reason.SERVING: ReasonDoc("All replicas of the current generation run, and the model answers in them."),
+    Reason.SCALED_TO_ZERO: ReasonDoc(
+        "`spec.replicas` is 0 and no pod runs: the state is the one asked for, but nothing answers.",
+        "Raise `spec.replicas` to serve again.",
+    ),
+    Reason.SUSPENDED: ReasonDoc(
+        "`spec.suspend` is true: no pod runs; Service, volumes and settings stay.",
+        "Set `spec.suspend` to false to serve again.",
+    ),
+    Reason.UP_TO_DATE: ReasonDoc("Nothing is left to do: the cluster is as the spec says."),
+    Reason.MODEL_LOADED: ReasonDoc("At least one pod has loaded the model and answers."),
+    Reason.SCHEDULED: ReasonDoc("Every pod has a node."),
+    Reason.MINIMUM_REPLICAS_AVAILABLE: ReasonDoc("At least all replicas but one serve (with one replica: that one)."),
+    Reason.NOT_STALLED: ReasonDoc("Nothing waits for a person."),
+    Reason.REVISION_AVAILABLE: ReasonDoc(
+        "It serves with the pod template of an earlier operator or engine file; a newer one exists and is not taken by itself.",
+        "Nothing must be done. To take it, set `spec.rollout.revision: Latest`, or change the pods' spec.",
+    ),
+    Reason.PROGRESSING: ReasonDoc("Objects are being made, or the last pods are ending."),
+    Reason.ROLLING_OUT: ReasonDoc("Pods are being replaced by pods of the current template, or their number changes."),
+    Reason.MODEL_LOADING: ReasonDoc("Engines run and download or load the model; they do not answer yet."),
+    Reason.PULLING_MODEL: ReasonDoc("The `model` init container puts the model on the pod's volume."),
+    Reason.PODS_PENDING: ReasonDoc("Pods wait for the scheduler, for images or for volumes."),
+    Reason.WAITING_FOR_VOLUME: ReasonDoc(
+        "A pod has no node because its PersistentVolumeClaim has no volume yet.",
+        "Check the claim's events and its storage class (`kubectl describe pvc`).",
+    ),
+    Reason.WAITING_FOR_DELETION: ReasonDoc(
+        "An object of an earlier LLMDeployment of the same name still has the name of one of the children, for a minute or more: "
+        "a finalizer holds it, or the garbage collector has not begun to delete it. The child is made as soon as it is gone.",
+        "Look at the `metadata.finalizers` of the object that the message names, and at whoever should remove them.",
+    ),
+    Reason.NO_REPLICAS: ReasonDoc("No pods are meant to run, so there is nothing to say about them."),
+    Reason.REPLICAS_UNAVAILABLE: ReasonDoc(
+        "Too few replicas serve. After a rollout that had finished: pods died or lost their node and are being replaced.",
+        "Look at the pods (`kubectl describe pod`) if it lasts longer than a model load.",
+    ),
+    Reason.API_UNAVAILABLE: ReasonDoc("The API server did not take the last change; it is tried again."),
+    Reason.INVALID_SPEC: ReasonDoc(
+        "The spec is refused: the message names each field and what would work. What runs goes on as it is.",
+        "Correct the fields that the message names.",
+    ),
+    Reason.INVALID_CHILD: ReasonDoc(
+        "The API server refused an object made from the spec: a raw Kubernetes field (affinity, volumes, env) has a mistake.",
+        "Correct the field that the message names.",
+    ),
+    Reason.NAME_CONFLICT: ReasonDoc(
+        "An object with the name of one of the children exists and belongs to somebody else. It is left alone.",
+        "Rename the LLMDeployment, or remove the other object.",
+    ),
+    Reason.IMMUTABLE_FIELD: ReasonDoc(
+        "The spec asks for a change that Kubernetes does not allow on an existing object (class, modes or shrinking of a claim).",
+        "Set the field back, or delete the object that the message names so that it is made anew.",
+    ),
+    Reason.ENGINE_INVALID: ReasonDoc(
+        "The engine file cannot be used; the message says file, line and reason. What runs goes on as it is.",
+        "Correct the ConfigMap labelled `fairlead.dev/engine` in the operator's namespace.",
+    ),
+    Reason.ENGINE_NOT_FOUND: ReasonDoc(
+        "`spec.engine.type` names no engine that this installation has.",
+        "Use one that the message lists, or add a ConfigMap labelled `fairlead.dev/engine`.",
+    ),
+    Reason.IMAGE_PULL_FAILED: ReasonDoc(
+        "The kubelet cannot pull the engine's image.",
+        "Check `spec.engine.image` and `version`, the registry, and `spec.pod.imagePullSecrets`.",
+    ),
+    Reason.CRASH_LOOP: ReasonDoc(
+        "A container keeps ending; the message quotes its last words. OOMKilled means that it ran out of memory.",
+        "Read its log (`kubectl logs --previous`); raise `spec.resources.limits.memory` after OOMKilled.",
+    ),
+    Reason.UNSCHEDULABLE: ReasonDoc(
+        "No node fits a pod; the message quotes the scheduler. After a minute a person is asked for (`Stalled`).",
+        "Free capacity or add nodes, or change `spec.accelerator`, `spec.resources` or `spec.pod`.",
+    ),
+    Reason.CONTAINER_CONFIG_ERROR: ReasonDoc(
+        "A container cannot be made, mostly because a Secret, a ConfigMap or a key of one is missing; the message names it.",
+        "Create what is missing, or correct the reference.",
+    ),
+    Reason.MODEL_ACCESS_DENIED: ReasonDoc(
+        "The model hub answered 401 or 403: no token, a wrong one, or terms that are not accepted.",
+        "Accept the model's terms and give a token that may read it in `spec.model.secretRef`.",
+    ),
+    Reason.MODEL_NOT_FOUND: ReasonDoc(
+        "The model hub, registry or volume has no such model, file or revision.",
+        "Check `spec.model.source` and `spec.model.revision`; private repositories look absent without a token.",
+    ),
+    Reason.STARTUP_TIMEOUT: ReasonDoc(
+        "Pods did not become ready within the start-up budget that `status.model.startupTimeout` shows.",
+        "Read their events and logs; raise `spec.probes.startupTimeout`, or keep the model on a volume.",
+    ),
+    Reason.POD_CREATE_REFUSED: ReasonDoc(
+        "The cluster refuses to create pods: a quota, an admission policy or Pod Security; the message quotes it.",
+        "Raise the quota, or satisfy the policy that the message names.",
+    ),
+    Reason.CHILD_REFUSED: ReasonDoc(
+        "The API server refuses one of the children: missing rights, a policy or a quota. It is tried again after two seconds, and "
+        "then ever more seldom; from the second refusal on the LLMDeployment is `Stalled`.",
+        "Grant the right or satisfy the policy that the message names.",
+    ),
+}

@@ -1,0 +1,89 @@
+"""Every name, label and annotation that fairlead puts on the API server, in one place.
+
+Names are API: a changed name orphans objects of running installations. Children are found by labels, owned by uid.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+GROUP: Final = "fairlead.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+
+LLMDEPLOYMENT: Final = "LLMDeployment"
+LLMDEPLOYMENTS: Final = "llmdeployments"
+
+# One field manager per CR kind (law 2): with one for all, two CRs whose children's names meet would take the
+# object from each other for ever; with one each the API server refuses the second controller.
+FIELD_MANAGER_LLMDEPLOYMENT: Final = "fairlead-llmdeployment"
+
+LABEL_NAME: Final = "app.kubernetes.io/name"
+LABEL_COMPONENT: Final = "app.kubernetes.io/component"
+LABEL_INSTANCE: Final = "app.kubernetes.io/instance"
+LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+LABEL_LLMDEPLOYMENT: Final = f"{GROUP}/llmdeployment"
+LABEL_ENGINE: Final = f"{GROUP}/engine"  # on the ConfigMaps that override or add an engine
+MANAGED_BY: Final = "fairlead"
+COMPONENT_ENGINE: Final = "engine"
+
+#: Label keys that belong to fairlead; `spec.pod.labels` may not touch them.
+RESERVED_LABEL_KEYS: Final = (LABEL_NAME, LABEL_COMPONENT, LABEL_INSTANCE, LABEL_MANAGED_BY)
+RESERVED_LABEL_PREFIX: Final = f"{GROUP}/"
+
+ANNOTATION_APPLIED_HASH: Final = f"{GROUP}/applied-hash"  # blake2b of the body last applied (kube/compare.py)
+ANNOTATION_RESTARTED_AT: Final = f"{GROUP}/restartedAt"  # on the CR, copied to the pod template
+ANNOTATION_REVISION: Final = f"{GROUP}/revision"  # on the Deployment: revision of engine file + pod builder
+ANNOTATION_TEMPLATE_INPUT: Final = (
+    f"{GROUP}/template-input"  # on the Deployment: hash of the spec fields behind the pod template
+)
+ANNOTATION_TEMPLATE: Final = f"{GROUP}/template"  # on the Deployment: the pod template as first rendered (law 8)
+
+#: On the cache claim: the storage class that fairlead asked for (absent: it left the choice to the cluster).
+ANNOTATION_STORAGE_CLASS: Final = f"{GROUP}/storage-class"
+
+#: Kinds of children that a spec can stop asking for, and that are then deleted. Every LLMDeployment has its Deployment and Services
+#: until it goes, and then the garbage collector deletes them.
+PRUNED_KINDS: Final = frozenset({"PersistentVolumeClaim", "PodDisruptionBudget", "NetworkPolicy"})
+#: Names that an LLMDeployment may not end with: they are names of other CRs' children.
+RESERVED_NAME_SUFFIXES: Final = ("-gateway", "-cache", "-pods")
+NAME_MAX_LENGTH: Final = 48
+
+
+def make_engine_labels(name: str) -> dict[str, str]:
+    """Labels on every child of LLMDeployment `name`."""
+    return {
+        LABEL_NAME: MANAGED_BY,
+        LABEL_COMPONENT: COMPONENT_ENGINE,
+        LABEL_INSTANCE: name,
+        LABEL_MANAGED_BY: MANAGED_BY,
+        LABEL_LLMDEPLOYMENT: name,
+    }
+
+
+def make_engine_selector(name: str) -> dict[str, str]:
+    """Selector of the engine pods of LLMDeployment `name`: immutable for the life of its Deployment."""
+    return {LABEL_INSTANCE: name, LABEL_COMPONENT: COMPONENT_ENGINE, LABEL_MANAGED_BY: MANAGED_BY}
+
+
+def format_selector(selector: dict[str, str]) -> str:
+    """A selector as the one string that the scale subresource and `kubectl -l` take; keys sorted."""
+    return ",".join(f"{key}={value}" for key, value in sorted(selector.items()))
+
+
+def headless_service_name(name: str) -> str:
+    """The Service whose A records are the pods, for gateways."""
+    return f"{name}-pods"
+
+
+def cache_claim_name(name: str) -> str:
+    """The PersistentVolumeClaim that fairlead makes for `spec.storage.type: PersistentVolumeClaim`."""
+    return f"{name}-cache"
+
+
+def possible_owner_names(child_name: str) -> tuple[str, ...]:
+    """Names of the LLMDeployments that could plan a child of this name, whatever its kind."""
+    return (
+        child_name,
+        *(child_name.removesuffix(suffix) for suffix in ("-pods", "-cache") if child_name.endswith(suffix)),
+    )

@@ -1,0 +1,19 @@
+"""The table of validation rules: what types and bounds alone cannot say. See `table.py` for what a row is."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fairlead.api.rules import engine, flags, hardware, model, names, serving
+from fairlead.api.rules.table import Root, Rule
+
+__all__ = ["RULES", "Root", "Rule"]
+
+RULES: Final[tuple[Rule, ...]] = (
+    *names.RULES,
+    *model.RULES,
+    *engine.RULES,
+    *flags.RULES,
+    *hardware.RULES,
+    *serving.RULES,
+)

@@ -1,0 +1,1 @@
+"""What is known of accelerators and models: data files, number formats, and sizes computed from them."""

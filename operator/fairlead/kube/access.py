@@ -1,0 +1,103 @@
+"""What fairlead asks of the API server: the one statement from which the roles in manifests/ and charts/ are generated.
+
+A right that is not listed here is not granted, and one that is listed has a reason beside it. There is no wildcard, and
+nothing about Secrets: pods get them by reference, the operator never reads one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from fairlead.api.names import PRUNED_KINDS
+from fairlead.kube.resources import (
+    CHILD_RESOURCES,
+    CONFIG_MAP,
+    EVENT,
+    LEASE,
+    LLMDEPLOYMENT,
+    POD,
+    Resource,
+)
+
+#: Name of the Lease by which replicas elect their leader; also the only Lease that the role allows to change.
+LEASE_NAME: Final = "fairlead"
+
+
+class Scope(StrEnum):
+    """Where a right holds."""
+
+    WATCHED = "watched namespaces"  # all namespaces of the cluster unless the installation names some
+    OPERATOR = "the operator's namespace"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Verbs on one resource. `resource` is the plural as RBAC spells it, with a subresource behind a slash.
+
+    `names` limits the rule to objects of these names (not possible for create, list and watch).
+    """
+
+    group: str
+    resource: str
+    verbs: tuple[str, ...]
+    scope: Scope
+    why: str
+    names: tuple[str, ...] = ()
+
+
+def _access(
+    resource: Resource, verbs: str, scope: Scope, why: str, *, subresource: str = "", names: tuple[str, ...] = ()
+) -> Access:
+    plural = f"{resource.plural}/{subresource}" if subresource else resource.plural
+    return Access(resource.group, plural, tuple(verbs.split()), scope, why, names)
+
+
+def _pruned(child: Resource) -> str:
+    return ", deleted when the spec no longer asks for them" if child.kind in PRUNED_KINDS else ""
+
+
+ACCESS: Final[tuple[Access, ...]] = (
+    _access(LLMDEPLOYMENT, "list watch", Scope.WATCHED, "what users ask for; never written except for its status"),
+    _access(LLMDEPLOYMENT, "patch", Scope.WATCHED, "status, by server-side apply", subresource="status"),
+    _access(
+        LLMDEPLOYMENT,
+        "update",
+        Scope.WATCHED,
+        "owner references that block deletion, where OwnerReferencesPermissionEnforcement is on (OpenShift)",
+        subresource="finalizers",
+    ),
+    *(
+        _access(
+            child,
+            "list watch create patch" + (" delete" if child.kind in PRUNED_KINDS else ""),
+            Scope.WATCHED,
+            f"children: cached, applied (a server-side apply that makes an object needs create too){_pruned(child)}",
+        )
+        for child in CHILD_RESOURCES
+    ),
+    _access(POD, "list watch", Scope.WATCHED, "why a model is not serving yet: scheduling, image pulls, crashes"),
+    _access(EVENT, "create", Scope.WATCHED, "one Event per transition"),
+    _access(CONFIG_MAP, "list watch", Scope.OPERATOR, "engine definitions that add to or replace the built-in ones"),
+    _access(LEASE, "create", Scope.OPERATOR, "leader election; RBAC cannot limit create by name"),
+    _access(LEASE, "get update", Scope.OPERATOR, "leader election", names=(LEASE_NAME,)),
+)
+
+
+def make_policy_rules(scope: Scope, access: Iterable[Access] = ACCESS) -> list[dict[str, list[str]]]:
+    """`rules` of a Role or ClusterRole for one scope; rights of equal group, verbs and names share a rule."""
+    merged: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[str]] = {}
+    for entry in access:
+        if entry.scope is scope:
+            merged.setdefault((entry.group, entry.verbs, entry.names), []).append(entry.resource)
+    return [
+        {
+            "apiGroups": [group],
+            "resources": resources,
+            **({"resourceNames": list(names)} if names else {}),
+            "verbs": list(verbs),
+        }
+        for (group, verbs, names), resources in merged.items()
+    ]

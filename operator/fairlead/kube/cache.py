@@ -1,0 +1,261 @@
+"""The objects that fairlead watches, as pruned JSON bytes, with the two guards that make reading one's own writes safe.
+
+A write's answer is put here at once, and nothing with a lower resourceVersion may overwrite it: resource versions are
+compared as integers, which Kubernetes promises since 1.35 (KEP-5504) and etcd always gave. A deleted object leaves a
+tombstone, so that a late event or a list that began before cannot bring it back.
+
+Kept as bytes because a parsed Deployment is five times as large; parsed when planning asks for it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from sys import intern
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from fairlead.api import names
+from fairlead.facts.observed import ObjectKey
+from fairlead.kube.compare import fingerprint
+from fairlead.kube.prune import PRUNE, find_news, prune_object
+from fairlead.kube.resources import BY_KIND
+
+Json = dict[str, Any]
+TOMBSTONES_KEPT: Final = 10_000
+
+
+class OwnerKey(NamedTuple):
+    """The custom resource that an object belongs to by label, or by the owner reference of its controller."""
+
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One cached object. `body` is JSON without resourceVersion, so that equal bytes mean: nothing that we look at changed."""
+
+    key: ObjectKey
+    uid: str
+    resource_version: int
+    owner: OwnerKey | None
+    controller_uid: str
+    controller_kind: str
+    generation: int
+    wish: bytes  # digest of all but status and generation: what somebody asked for, as against what became of it
+    news: bytes  # digest of what people wait for in it: readiness and trouble
+    body: bytes
+
+    def is_left_behind_for(self, owner: OwnerKey, uid: str) -> bool:
+        """Whether this is a child of an earlier custom resource of the same name, which the garbage collector will take."""
+        return self.controller_kind == names.LLMDEPLOYMENT and self.owner == owner and self.controller_uid != uid
+
+    def load(self) -> Json:
+        """The object as the API server had it, less what was pruned."""
+        parsed: Json = orjson.loads(self.body)
+        parsed["metadata"]["resourceVersion"] = str(self.resource_version)
+        return parsed
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a put or a removal did. Both None: it was old news."""
+
+    before: Entry | None
+    after: Entry | None
+
+    @property
+    def is_meaningful(self) -> bool:
+        """True when something changed that planning can see."""
+        if self.before is None or self.after is None:
+            return self.before is not self.after
+        return self.before.body != self.after.body
+
+    @property
+    def is_status_only(self) -> bool:
+        """True when the object is what it was, and only its status moved."""
+        return self.before is not None and self.after is not None and self.before.wish == self.after.wish
+
+    @property
+    def is_news(self) -> bool:
+        """True when something became ready, stopped being it, or got into trouble."""
+        before = self.before.news if self.before is not None else b""
+        after = self.after.news if self.after is not None else b""
+        return before != after
+
+    def owners(self) -> set[OwnerKey]:
+        """The custom resources that this may concern: of the object as it was and as it is."""
+        return {entry.owner for entry in (self.before, self.after) if entry is not None and entry.owner is not None}
+
+
+NO_CHANGE: Final = Change(None, None)
+
+
+class Cache:
+    """All kinds in one store. Not for threads: every method returns without giving up the loop."""
+
+    def __init__(self) -> None:
+        self._entries: dict[ObjectKey, Entry] = {}
+        self._by_kind: dict[str, dict[ObjectKey, None]] = {}
+        self._by_owner: dict[OwnerKey, set[ObjectKey]] = {}
+        self._tombstones: OrderedDict[tuple[ObjectKey, str], int] = OrderedDict()
+        self._settled: dict[ObjectKey, tuple[str, str]] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: ObjectKey) -> Entry | None:
+        """The entry, or None."""
+        return self._entries.get(key)
+
+    def of_owner(self, owner: OwnerKey) -> Iterator[Entry]:
+        """Everything that belongs to this custom resource, in the order of keys."""
+        for key in sorted(self._by_owner.get(owner, ())):
+            yield self._entries[key]
+
+    def keys(self, kind: str, namespace: str | None = None) -> list[ObjectKey]:
+        """All keys of a kind, in one namespace or in all."""
+        return [key for key in self._by_kind.get(kind, ()) if namespace is None or key.namespace == namespace]
+
+    def counts(self) -> dict[str, int]:
+        """Objects per kind, for the metrics."""
+        return {kind: len(keys) for kind, keys in self._by_kind.items() if keys}
+
+    def put(self, live: Mapping[str, Any], kind: str | None = None) -> Change:
+        """Store what the API server said about an object, unless something newer is known. (Items of lists have no `kind`.)"""
+        kind = kind or str(live["kind"])
+        metadata = live["metadata"]
+        key = ObjectKey(kind, metadata.get("namespace", ""), metadata["name"])
+        if self.is_known(key, metadata.get("uid", ""), int(metadata.get("resourceVersion", 0))):
+            return NO_CHANGE
+        entry, before = make_entry(live, kind), self._entries.get(key)
+        self._store(entry, before)
+        return Change(before, entry)
+
+    def is_known(self, key: ObjectKey, uid: str, resource_version: int) -> bool:
+        """True when this state of an object is nothing new: it, or a newer one, is here, or the object is gone since."""
+        before = self._entries.get(key)
+        if before is not None:
+            if before.uid == uid:
+                if before.resource_version >= resource_version:
+                    return True
+            elif before.resource_version > resource_version:
+                return True  # news of a predecessor that had the same name
+        died_at = self._tombstones.get((key, uid))
+        return died_at is not None and resource_version <= died_at
+
+    def remove(self, key: ObjectKey, uid: str, resource_version: int) -> Change:
+        """Forget an object that was deleted, or that left the selection of the watch, at `resource_version`.
+
+        An object of another uid under that name stays. So does a newer state of the same one: a watch says DELETED also
+        when our label was stripped, and we may have put it back before the news of the stripping arrives.
+        """
+        self._bury(key, uid, resource_version)
+        before = self._entries.get(key)
+        if before is None or before.uid != uid or before.resource_version > resource_version:
+            return NO_CHANGE
+        self._drop(before)
+        return Change(before, None)
+
+    def retain(self, kind: str, namespace: str | None, listed: set[ObjectKey], list_version: int) -> list[Change]:
+        """Drop what a full list at `list_version` did not show; what was written after the list began is kept."""
+        changes = []
+        for key in self.keys(kind, namespace):
+            entry = self._entries[key]
+            if key not in listed and entry.resource_version <= list_version:
+                changes.append(self.remove(key, entry.uid, list_version))
+        return changes
+
+    def settle(self, key: ObjectKey, desired_hash: str, live: Mapping[str, Any]) -> None:
+        """Remember that applying this wish left this object as it was: comparing them again would only find the same
+        difference of spelling, for ever."""
+        self._settled[key] = (desired_hash, fingerprint(live))
+
+    def is_settled(self, key: ObjectKey, desired_hash: str, live: Mapping[str, Any]) -> bool:
+        """True when `settle` was told of just this pair."""
+        settled = self._settled.get(key)
+        return settled is not None and settled[0] == desired_hash and settled[1] == fingerprint(live)
+
+    def _store(self, entry: Entry, before: Entry | None) -> None:
+        if before is not None and before.owner is not None and before.owner != entry.owner:
+            self._unindex(before)
+        self._entries[entry.key] = entry
+        self._by_kind.setdefault(entry.key.kind, {})[entry.key] = None
+        if entry.owner is not None:
+            self._by_owner.setdefault(entry.owner, set()).add(entry.key)
+
+    def _drop(self, entry: Entry) -> None:
+        del self._entries[entry.key]
+        del self._by_kind[entry.key.kind][entry.key]
+        self._settled.pop(entry.key, None)
+        if entry.owner is not None:
+            self._unindex(entry)
+
+    def _unindex(self, entry: Entry) -> None:
+        assert entry.owner is not None
+        keys = self._by_owner.get(entry.owner)
+        if keys is not None:
+            keys.discard(entry.key)
+            if not keys:
+                del self._by_owner[entry.owner]
+
+    def _bury(self, key: ObjectKey, uid: str, resource_version: int) -> None:
+        grave = (key, uid)
+        self._tombstones[grave] = max(resource_version, self._tombstones.pop(grave, 0))
+        while len(self._tombstones) > TOMBSTONES_KEPT:
+            self._tombstones.popitem(last=False)
+
+
+def make_entry(live: Mapping[str, Any], kind: str | None = None) -> Entry:
+    """Prune an object and work out whose it is."""
+    kind = kind or str(live["kind"])
+    prune = PRUNE.get(kind, prune_object)
+    # Items of a list come without apiVersion and kind; with them everywhere, equal states are equal bytes.
+    pruned: Json = {"apiVersion": BY_KIND[kind].api_version, "kind": kind} | prune(live)
+    metadata = pruned["metadata"] = dict(pruned["metadata"])
+    version = int(metadata.pop("resourceVersion", 0))
+    # The same few words are in all objects of a custom resource: as one string each they take a third of the memory.
+    namespace = intern(metadata.get("namespace", ""))
+    controller = controller_of(live)
+    return Entry(
+        key=ObjectKey(kind, namespace, intern(metadata["name"])),
+        uid=intern(metadata.get("uid", "")),
+        resource_version=version,
+        owner=owner_of(metadata, namespace),
+        controller_uid=intern(controller.get("uid", "")),
+        controller_kind=intern(controller.get("kind", "")),
+        generation=int(metadata.get("generation", 0)),
+        wish=_digest_wish(pruned),
+        news=_digest(find_news(kind, pruned)),
+        # orjson leaves its buffer's unused rest, some 4 kB, behind the bytes that it returns; a copy has just its size.
+        body=bytes(memoryview(orjson.dumps(pruned))),
+    )
+
+
+def _digest(value: Any) -> bytes:
+    return blake2b(orjson.dumps(value), digest_size=8).digest() if value else b""
+
+
+def _digest_wish(pruned: Mapping[str, Any]) -> bytes:
+    metadata = {key: value for key, value in pruned["metadata"].items() if key != "generation"}
+    rest = {key: value for key, value in pruned.items() if key != "status"}
+    return _digest({**rest, "metadata": metadata})
+
+
+def owner_of(metadata: Mapping[str, Any], namespace: str) -> OwnerKey | None:
+    """Which LLMDeployment an object is about: its controller if that is one, else its label."""
+    for reference in metadata.get("ownerReferences") or ():
+        if reference.get("controller") and reference.get("kind") == names.LLMDEPLOYMENT:
+            return OwnerKey(namespace, intern(reference["name"]))
+    name = (metadata.get("labels") or {}).get(names.LABEL_LLMDEPLOYMENT)
+    return OwnerKey(namespace, intern(name)) if name else None
+
+
+def controller_of(live: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The owner reference with `controller: true`, or an empty mapping."""
+    references: Iterable[Mapping[str, Any]] = (live.get("metadata") or {}).get("ownerReferences") or ()
+    return next((reference for reference in references if reference.get("controller")), {})

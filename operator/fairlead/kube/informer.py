@@ -1,0 +1,161 @@
+"""Keeps the cache like the API server for one kind: list in chunks, watch with bookmarks, list again when the watch lost its place.
+
+After each list, what the list does not show is dropped and reported: a watch that broke with 410 loses deletions, and
+without this the ghosts would stay for ever. A stream that merely broke is resumed where it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from fairlead.errors import ApiError, Gone, TooManyRequests
+from fairlead.facts.observed import ObjectKey
+from fairlead.kube.cache import Cache, Change
+from fairlead.kube.client import ApiClient, WatchEvent
+from fairlead.kube.resources import Resource
+
+logger = logging.getLogger(__name__)
+
+BACKOFF_FIRST_S = 0.2
+BACKOFF_MAX_S = 30.0
+#: A stream that lived this long was healthy, so its end starts the backoff anew.
+HEALTHY_STREAM_S = 5.0
+
+OnChange = Callable[[Change], None]
+
+
+class StreamObserver(Protocol):
+    """Counts restarts, for the metrics."""
+
+    def restarted(self, resource: str, cause: str) -> None:
+        """A stream of this plural ended, because of `cause`: expired, error or timeout."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What one informer watches. `namespace` None: all."""
+
+    resource: Resource
+    namespace: str | None = None
+    label_selector: str | None = None
+
+    def __str__(self) -> str:
+        return self.resource.plural if self.namespace is None else f"{self.resource.plural} in {self.namespace}"
+
+
+class Informer:
+    """One list-and-watch loop. `run` ends only by cancellation; `synced` is set after the first whole list."""
+
+    def __init__(
+        self,
+        client: ApiClient,
+        cache: Cache,
+        selection: Selection,
+        on_change: OnChange,
+        *,
+        clock: Callable[[], float],
+        observer: StreamObserver | None = None,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.selection = selection
+        self.synced = asyncio.Event()
+        self.last_heard_at = self.last_tried_at = clock()
+        self._client = client
+        self._cache = cache
+        self._on_change = on_change
+        self._clock = clock
+        self._observer = observer
+        self._jitter = jitter
+        self._resource_version = ""
+
+    async def run(self) -> None:
+        """Follow the kind until cancelled, whatever the API server does meanwhile."""
+        failures = 0
+        while True:
+            started_at = self._clock()
+            cause = "timeout"
+            error: ApiError | None = None
+            try:
+                if not self._resource_version:
+                    await self._list()
+                await self._watch()
+            except Gone:
+                self._resource_version = ""
+                cause = "expired"
+            except ApiError as caught:
+                error, cause = caught, "error"
+            self.last_tried_at = self._clock()
+            if self._observer is not None:
+                self._observer.restarted(self.selection.resource.plural, cause)
+            lived_s = self._clock() - started_at
+            failures = 1 if lived_s > HEALTHY_STREAM_S else failures + 1
+            if cause == "timeout" and lived_s > HEALTHY_STREAM_S:
+                failures = 0
+                continue
+            delay_s = self._delay(failures, error)
+            if error is not None:
+                logger.warning("Watch of %s failed, again in %.1f s: %s", self.selection, delay_s, error)
+            await asyncio.sleep(delay_s)
+
+    def _delay(self, failures: int, error: ApiError | None) -> float:
+        backoff_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** min(failures - 1, 20))
+        backoff_s *= 0.5 + self._jitter() / 2
+        if isinstance(error, TooManyRequests):
+            return max(backoff_s, error.retry_after_s)
+        return backoff_s
+
+    async def _list(self) -> None:
+        selection = self.selection
+        listed: set[ObjectKey] = set()
+        version = ""
+        async for page in self._client.list(
+            selection.resource, selection.namespace, label_selector=selection.label_selector
+        ):
+            self._heard()
+            version = page.resource_version
+            for item in page.items:
+                metadata = item["metadata"]
+                listed.add(ObjectKey(selection.resource.kind, metadata.get("namespace", ""), metadata["name"]))
+                self._tell(self._cache.put(item, selection.resource.kind))
+        for change in self._cache.retain(selection.resource.kind, selection.namespace, listed, int(version)):
+            self._tell(change)
+        self._resource_version = version
+        self.synced.set()
+
+    async def _watch(self) -> None:
+        selection = self.selection
+        async for event in self._client.watch(
+            selection.resource,
+            selection.namespace,
+            resource_version=self._resource_version,
+            label_selector=selection.label_selector,
+            is_known=self._is_known,
+            on_begin=self._heard,  # where nothing happens there may be no bookmarks for longer than the probes are patient
+        ):
+            self._heard()
+            self._take(event)
+
+    def _take(self, event: WatchEvent) -> None:
+        metadata = event.object["metadata"]
+        version = metadata["resourceVersion"]
+        if event.type == "DELETED":
+            key = ObjectKey(self.selection.resource.kind, metadata.get("namespace", ""), metadata["name"])
+            self._tell(self._cache.remove(key, metadata.get("uid", ""), int(version)))
+        elif event.type not in ("BOOKMARK", "KNOWN"):
+            self._tell(self._cache.put(event.object, self.selection.resource.kind))
+        self._resource_version = version
+
+    def _is_known(self, namespace: str, name: str, uid: str, resource_version: int) -> bool:
+        return self._cache.is_known(ObjectKey(self.selection.resource.kind, namespace, name), uid, resource_version)
+
+    def _tell(self, change: Change) -> None:
+        if change.is_meaningful:
+            self._on_change(change)
+
+    def _heard(self) -> None:
+        self.last_heard_at = self._clock()

@@ -1,0 +1,252 @@
+"""plan_deployment: spec, what was observed and the time → children, deletes, status, events. Pure (law 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from fairlead.api.conditions import Reason
+from fairlead.api.names import PRUNED_KINDS, format_selector, make_engine_selector
+from fairlead.api.resource import Finding, LLMDeployment, Metadata
+from fairlead.engines.loader import EngineCatalog
+from fairlead.engines.version import read_image_version
+from fairlead.errors import EngineTemplateError, RenderError
+from fairlead.facts.observed import ObjectKey, Observed, OperatorFacts
+from fairlead.hardware.sizing import UNKNOWN_SIZE_BUDGET_S
+from fairlead.planning.conditions import make_conditions, make_transition_events
+from fairlead.planning.deployment.blueprint import Draw, draw_blueprint
+from fairlead.planning.deployment.claim import find_immutable_changes
+from fairlead.planning.deployment.metadata import describe_taken, is_ours
+from fairlead.planning.deployment.podhealth import PodHealth, examine_pods
+from fairlead.planning.deployment.revision import ChosenTemplate
+from fairlead.planning.deployment.rollout import PlannedPods, Rollout, read_rollout
+from fairlead.planning.deployment.service import make_endpoint
+from fairlead.planning.deployment.serving import Serving
+from fairlead.planning.deployment.status import Fault, Situation, decide_conditions, find_fault
+from fairlead.planning.plan import Child, Delete, Plan
+
+__all__ = ["plan_deployment", "plan_invalid"]
+
+Json = dict[str, Any]
+
+
+def plan_deployment(
+    resource: LLMDeployment,
+    observed: Observed,
+    engines: EngineCatalog,
+    facts: OperatorFacts,
+    now: datetime,
+    draw: Draw = draw_blueprint,
+) -> Plan:
+    """The whole decision for one valid LLMDeployment. `draw` is for those who remember blueprints.
+
+    A CR that cannot be rendered (an engine file is broken or missing, or refuses the combination) leaves its running children
+    alone and says Stalled. One that is being deleted plans nothing: the garbage collector has its children.
+    """
+    metadata = resource.metadata
+    if metadata.deletion_timestamp:
+        return Plan(children=(), deletes=(), status=resource.status)
+    try:
+        blueprint = draw(resource, engines, facts)
+        serving = blueprint.serving
+        live_deployment = _find_ours(observed, blueprint.deployment.key, metadata)
+        chosen, deployment = blueprint.choose_deployment(resource, live_deployment)
+        live_claim = _find_ours(observed, blueprint.claim_key, metadata)
+        claim = blueprint.choose_claim(live_claim)
+    except RenderError as error:
+        fault = Fault(Reason.INVALID_SPEC, f"{error}.", terminal=True)
+        return _plan_standstill(metadata, resource.status, fault, observed, now, desired=resource.spec.replicas)
+    except EngineTemplateError as error:
+        fault = Fault(
+            Reason.ENGINE_INVALID, f"The engine file is broken: {error}. Next: correct the ConfigMap.", terminal=True
+        )
+        return _plan_standstill(metadata, resource.status, fault, observed, now, desired=resource.spec.replicas)
+    except KeyError:
+        known = ", ".join(engines.names)
+        message = f"There is no engine {resource.spec.engine.type!r}. Next: use one of {known}, or add it in a labelled ConfigMap."
+        fault = Fault(Reason.ENGINE_NOT_FOUND, message, terminal=True)
+        return _plan_standstill(metadata, resource.status, fault, observed, now, desired=resource.spec.replicas)
+    # In the order in which they are applied: what pods need comes before the pods.
+    wanted = ((claim,) if claim is not None else ()) + (
+        *blueprint.network,
+        blueprint.choose_headless(chosen),
+        deployment,
+        *blueprint.budget,
+    )
+    children, conflicts = _keep_ours(wanted, observed, metadata)
+    planned = PlannedPods(serving.replicas, chosen)
+    is_applied = any(child is deployment for child in children)
+    rollout = read_rollout(live_deployment, planned if is_applied else None, serving.replicas)
+    pods = examine_pods(observed.pods, serving.startup_timeout_s, now)
+    situation = Situation(
+        generation=metadata.generation,
+        suspended=resource.spec.suspend,
+        rollout=rollout,
+        pods=pods,
+        fault=find_fault(
+            [*conflicts, *_find_claim_faults(serving, claim, live_claim)], observed.failures, rollout, pods
+        ),
+        newer_revision=chosen.newer,
+        previous=resource.status,
+    )
+    conditions = decide_conditions(situation)
+    status = _make_status(serving, chosen, situation) | {
+        "conditions": make_conditions(conditions, metadata.generation, resource.status, now)
+    }
+    return Plan(
+        children=children,
+        deletes=_find_deletes(observed, {child.key for child in wanted}, metadata),
+        status=status,
+        events=make_transition_events(conditions, resource.status),
+        requeue_after_s=min((trouble.due_s for trouble in pods.troubles if trouble.due_s is not None), default=None),
+    )
+
+
+def plan_invalid(raw: Mapping[str, Any], findings: Sequence[Finding], observed: Observed, now: datetime) -> Plan:
+    """A CR that does not pass validation: what runs goes on running as it is, and status says what is wrong with the spec."""
+    metadata = Metadata.of(raw)
+    status = raw.get("status") or {}
+    if metadata.deletion_timestamp:
+        return Plan(children=(), deletes=(), status=status)
+    fault = Fault(Reason.INVALID_SPEC, "; ".join(str(finding) for finding in findings) + ".", terminal=True)
+    replicas = (raw.get("spec") or {}).get("replicas", 1)
+    return _plan_standstill(
+        metadata, status, fault, observed, now, desired=replicas if isinstance(replicas, int) else 1
+    )
+
+
+def _plan_standstill(
+    metadata: Metadata, previous: Mapping[str, Any], fault: Fault, observed: Observed, now: datetime, *, desired: int
+) -> Plan:
+    """Nothing is applied or deleted. What is known from the last good generation stays in status, pods are counted anew."""
+    live = _find_ours(observed, ObjectKey("Deployment", metadata.namespace, metadata.name), metadata)
+    rollout = read_rollout(live, None, desired)
+    # The running pods are of another spec than this one, so the current one is not rolled out.
+    rollout = Rollout(desired=desired, replicas=rollout.replicas, ready=rollout.ready, available=rollout.available)
+    situation = Situation(
+        generation=metadata.generation,
+        suspended=False,
+        rollout=rollout,
+        pods=examine_pods(observed.pods, UNKNOWN_SIZE_BUDGET_S, now),
+        fault=fault,
+        newer_revision=None,
+        previous=previous,
+    )
+    conditions = decide_conditions(situation)
+    kept = {key: previous[key] for key in ("endpoint", "model", "engine", "accelerator", "revision") if key in previous}
+    status = (
+        kept
+        | _make_counts(metadata, rollout)
+        | {"conditions": make_conditions(conditions, metadata.generation, previous, now)}
+    )
+    return Plan(children=(), deletes=(), status=status, events=make_transition_events(conditions, previous))
+
+
+def _find_claim_faults(serving: Serving, claim: Child | None, live: Mapping[str, Any] | None) -> list[Fault]:
+    """What the spec asks of a claim that the live one can no longer become."""
+    if claim is None or live is None:
+        return []
+    changes = find_immutable_changes(serving, live)
+    return [Fault(Reason.IMMUTABLE_FIELD, f"{change}.", terminal=True) for change in changes]
+
+
+def _keep_ours(wanted: Sequence[Child], observed: Observed, owner: Metadata) -> tuple[tuple[Child, ...], list[Fault]]:
+    """Children that may be written, and a fault for each whose name belongs to somebody else."""
+    children, faults = [], []
+    for child in wanted:
+        live = observed.children.get(child.key)
+        if live is not None and not is_ours(live, owner):
+            faults.append(Fault(Reason.NAME_CONFLICT, describe_taken(child.key, live), terminal=True))
+            continue
+        children.append(child)
+    return tuple(children), faults
+
+
+def _find_ours(observed: Observed, key: ObjectKey, owner: Metadata) -> Mapping[str, Any] | None:
+    live = observed.children.get(key)
+    return live if live is not None and is_ours(live, owner) else None
+
+
+def _find_deletes(observed: Observed, planned: set[ObjectKey], owner: Metadata) -> tuple[Delete, ...]:
+    """Objects of ours that the plan no longer holds, of the kinds that a plan may drop. (Another Service that names us as its
+    controller was not made here, and goes with us.) A cache claim goes too when `spec.storage` no longer asks for it: what
+    is on it can be downloaded again."""
+    return tuple(
+        Delete(
+            key=key,
+            uid=str(live["metadata"].get("uid", "")),
+            resource_version=str(live["metadata"].get("resourceVersion", "")),
+        )
+        for key, live in sorted(observed.children.items())
+        if key.kind in PRUNED_KINDS
+        and key not in planned
+        and is_ours(live, owner)
+        and not live["metadata"].get("deletionTimestamp")
+    )
+
+
+def _make_counts(metadata: Metadata, rollout: Rollout) -> Json:
+    return {
+        "observedGeneration": metadata.generation,
+        "replicas": rollout.replicas,
+        "readyReplicas": rollout.ready,
+        "readyOfDesired": f"{rollout.ready}/{rollout.desired}",
+        "selector": format_selector(make_engine_selector(metadata.name)),
+    }
+
+
+def _make_status(serving: Serving, chosen: ChosenTemplate, situation: Situation) -> Json:
+    model = serving.spec.model
+    revision = f"@{model.revision}" if model.revision else ""
+    status = _make_counts(serving.resource.metadata, situation.rollout) | {
+        "endpoint": make_endpoint(serving),
+        "model": {
+            "source": f"{model.source}{revision}",
+            "name": serving.context.model.name,
+            "startupTimeout": serving.startup_note,
+            "state": _describe_model_state(situation.pods, situation.fault),
+        },
+        "engine": {
+            "type": serving.spec.engine.type,
+            "version": _find_running_version(serving, chosen),
+            "image": chosen.image,
+        },
+        "revision": chosen.revision,
+    }
+    progress = _describe_progress(situation.pods)
+    if progress:
+        status["model"]["progress"] = progress
+    if serving.size is not None:
+        status["model"]["sizeBytes"] = serving.size.size_bytes
+    if serving.quantization_note:
+        status["model"]["quantization"] = serving.quantization_note
+    accelerator = serving.spec.accelerator
+    if accelerator is not None:
+        products = f" ({', '.join(accelerator.products)})" if accelerator.products else ""
+        status["accelerator"] = {"summary": f"{accelerator.count} × {accelerator.resource_name}{products}"}
+    return status
+
+
+def _find_running_version(serving: Serving, chosen: ChosenTemplate) -> str:
+    """Of the engine in the pods: an older revision may have another default than this operator."""
+    if chosen.image == serving.image:
+        return serving.context.version.text
+    return read_image_version(chosen.image) or serving.context.version.text
+
+
+def _describe_progress(pods: PodHealth) -> str | None:
+    """How many pods are where on the way to an answer; None when none is under way. Counts only: bytes would change status
+    all the time."""
+    if not pods.pulling and not pods.loading:
+        return None
+    counts = ((pods.pulling, "pulling"), (pods.loading, "loading"), (pods.ready, "ready"))
+    return f"of {pods.total} pods " + ", ".join(f"{count} {word}" for count, word in counts if count)
+
+
+def _describe_model_state(pods: PodHealth, fault: Fault | None) -> str:
+    if pods.ready:
+        return "Loaded"
+    if fault is not None and fault.reason in (Reason.MODEL_ACCESS_DENIED, Reason.MODEL_NOT_FOUND):
+        return "Failed"
+    return "Loading" if pods.loading or pods.pulling else "Pending"

@@ -1,0 +1,226 @@
+"""The operator's metrics, under the names that dashboards made for controller-runtime already know.
+
+One registry per operator instead of prometheus_client's global one, so that tests and a second operator in one process
+do not meet. Objects that live elsewhere are counted when they are scraped, so that a deleted CR vanishes by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from fairlead.api.conditions import Reason
+
+CONTROLLER: Final = "llmdeployment"
+RESULTS: Final = ("success", "error", "requeue", "requeue_after")
+#: What `runtime.refusals` can find.
+REFUSAL_REASONS: Final = tuple(
+    reason.value
+    for reason in (
+        Reason.NAME_CONFLICT,
+        Reason.IMMUTABLE_FIELD,
+        Reason.INVALID_CHILD,
+        Reason.CHILD_REFUSED,
+        Reason.API_UNAVAILABLE,
+    )
+)
+_FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_SLOW: Final = (0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 300.0, 1000.0)
+
+
+class Metrics:
+    """All metrics. The observer methods are what queue, client and informers call."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry(auto_describe=True)
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self._request_series: dict[tuple[str, str, str], tuple[Counter, Histogram | None]] = {}  # found by label, once
+        self._make_controller_metrics()
+        self._make_queue_metrics()
+        self._make_own_metrics()
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(name, text, labels, registry=self.registry, buckets=buckets)
+
+    def _make_controller_metrics(self) -> None:
+        reconcile = "controller_runtime_reconcile"
+        total = self._counter(f"{reconcile}_total", "Passes over a custom resource, by result.", "controller", "result")
+        self.reconcile_total = {result: total.labels(CONTROLLER, result) for result in RESULTS}
+        self.reconcile_errors = self._counter(
+            f"{reconcile}_errors_total", "Passes that ended in an error.", "controller"
+        ).labels(CONTROLLER)
+        self.terminal_errors = self._counter(
+            "controller_runtime_terminal_reconcile_errors_total",
+            "Passes that ended in an error which only a change can mend.",
+            "controller",
+        ).labels(CONTROLLER)
+        self.reconcile_panics = self._counter(
+            f"{reconcile}_panics_total", "Passes that ended in an unexpected exception.", "controller"
+        ).labels(CONTROLLER)
+        self.reconcile_timeouts = self._counter(
+            f"{reconcile}_timeouts_total", "Passes that were cut off because they took too long.", "controller"
+        ).labels(CONTROLLER)
+        self.reconcile_time = self._histogram(
+            f"{reconcile}_time_seconds", "Duration of a pass.", _FAST, "controller"
+        ).labels(CONTROLLER)
+        self.max_concurrent = self._gauge(
+            "controller_runtime_max_concurrent_reconciles", "Workers.", "controller"
+        ).labels(CONTROLLER)
+        self.active_workers = self._gauge(
+            "controller_runtime_active_workers", "Workers that are in a pass.", "controller"
+        ).labels(CONTROLLER)
+        self.leader = self._gauge("leader_election_master_status", "1 on the replica that does the work.", "name")
+
+    def _make_queue_metrics(self) -> None:
+        labels = ("name", "controller")
+        both = (CONTROLLER, CONTROLLER)
+        self.queue_adds = self._counter("workqueue_adds_total", "Keys added.", *labels).labels(*both)
+        self.queue_retries = self._counter(
+            "workqueue_retries_total", "Keys added again after an error.", *labels
+        ).labels(*both)
+        self.queue_wait = self._histogram(
+            "workqueue_queue_duration_seconds", "How long a key waited.", _SLOW, *labels
+        ).labels(*both)
+        self.queue_work = self._histogram(
+            "workqueue_work_duration_seconds", "How long a key was worked on.", _SLOW, *labels
+        ).labels(*both)
+        self._queue_depth = self._gauge("workqueue_depth", "Keys waiting.", *labels).labels(*both)
+        self._queue_unfinished = self._gauge(
+            "workqueue_unfinished_work_seconds", "Seconds that the keys now at work have taken, together.", *labels
+        ).labels(*both)
+        self._queue_longest = self._gauge(
+            "workqueue_longest_running_processor_seconds", "Seconds of the longest of them.", *labels
+        ).labels(*both)
+
+    def _make_own_metrics(self) -> None:
+        self.requests = self._counter(
+            "rest_client_requests_total", "Requests to the API server.", "code", "method", "host"
+        )
+        self.request_duration = self._histogram(
+            "rest_client_request_duration_seconds", "Time until the answer began.", _FAST, "verb", "host"
+        )
+        self.watch_restarts = self._counter(
+            "fairlead_watch_restarts_total", "Watch streams begun again.", "resource", "cause"
+        )
+        self.applies = self._counter("fairlead_applies_total", "Children applied, by cause.", "kind", "cause")
+        self.apply_skipped = self._counter("fairlead_apply_skipped_total", "Children that were right already.", "kind")
+        self.status_writes = self._counter("fairlead_status_writes_total", "Status writes.")
+        self.ghosts_purged = self._counter(
+            "fairlead_ghosts_purged_total", "Custom resources whose deletion a watch had lost."
+        )
+        self._watch_silence = self._gauge(
+            "fairlead_watch_silence_seconds", "How long ago a watch stream was last heard.", "stream"
+        )
+        self._refused = self._gauge("fairlead_refused_children", "Children that are refused now, by reason.", "reason")
+        self._failing = self._gauge(
+            "fairlead_failing_keys", "Custom resources whose last pass ended in an error that is tried again."
+        )
+        self._lease_age = self._gauge(
+            "fairlead_lease_age_seconds", "How long ago the Lease was renewed, by whoever holds it."
+        )
+        self._tasks = self._gauge("fairlead_tasks", "Tasks on the event loop.")
+        self.loop_lag = self._gauge(
+            "fairlead_loop_lag_seconds", "How late the event loop ran the last probe of itself."
+        )
+
+    def watch_queue(self, depth: Callable[[], int], busy: Callable[[], Iterable[float]]) -> None:
+        """Read the queue's state whenever metrics are scraped."""
+        self._queue_depth.set_function(depth)
+        self._queue_unfinished.set_function(lambda: sum(busy()))
+        self._queue_longest.set_function(lambda: max(busy(), default=0.0))
+
+    def watch_streams(self, silences: Mapping[str, Callable[[], float]]) -> None:
+        """Ask each stream, by its name, how many seconds ago it was heard, whenever metrics are scraped."""
+        for stream, silence_s in silences.items():
+            self._watch_silence.labels(stream).set_function(silence_s)
+
+    def watch_state(
+        self,
+        *,
+        tasks: Callable[[], int],
+        failing: Callable[[], int],
+        lease_age_s: Callable[[], float],
+        refused: Callable[[str], int],
+    ) -> None:
+        """Ask for these whenever metrics are scraped. `refused` takes a value of REFUSAL_REASONS."""
+        self._tasks.set_function(tasks)
+        self._failing.set_function(failing)
+        self._lease_age.set_function(lease_age_s)
+        for reason in REFUSAL_REASONS:
+            self._refused.labels(reason).set_function(partial(refused, reason))
+
+    def added(self) -> None:
+        """QueueObserver."""
+        self.queue_adds.inc()
+
+    def taken(self, waited_s: float) -> None:
+        """QueueObserver."""
+        self.queue_wait.observe(waited_s)
+
+    def finished(self, worked_s: float) -> None:
+        """QueueObserver."""
+        self.queue_work.observe(worked_s)
+
+    def retried(self) -> None:
+        """QueueObserver."""
+        self.queue_retries.inc()
+
+    def observe(self, verb: str, host: str, code: str, duration_s: float) -> None:
+        """RequestObserver: method and verb are one, but a WATCH is a GET whose duration says nothing."""
+        series = self._request_series.get((verb, host, code))
+        if series is None:
+            count = self.requests.labels(code, "GET" if verb in ("WATCH", "LIST") else verb, host)
+            series = (count, self.request_duration.labels(verb, host) if verb != "WATCH" else None)
+            self._request_series[verb, host, code] = series
+        series[0].inc()
+        if series[1] is not None:
+            series[1].observe(duration_s)
+
+    def restarted(self, resource: str, cause: str) -> None:
+        """StreamObserver."""
+        self.watch_restarts.labels(resource, cause).inc()
+
+
+ConditionSource = Callable[[], Iterable[tuple[str, str, str, str]]]
+
+
+class ConditionCollector(Collector):
+    """`fairlead_llmdeployment_condition{namespace,name,type,status}`: 1 for the status that a condition has now.
+
+    Read from the cache at each scrape: no series outlives its custom resource.
+    """
+
+    def __init__(self, conditions: ConditionSource, object_counts: Callable[[], dict[str, int]]) -> None:
+        self._conditions = conditions
+        self._object_counts = object_counts
+
+    def collect(self) -> Iterator[Metric]:
+        """One family for conditions, one for the cache's size."""
+        family = GaugeMetricFamily(
+            "fairlead_llmdeployment_condition",
+            "Conditions as status shows them.",
+            labels=("namespace", "name", "type", "status"),
+        )
+        for labels in self._conditions():
+            family.add_metric(labels, 1.0)
+        yield family
+        cached = GaugeMetricFamily("fairlead_cache_objects", "Objects in the cache.", labels=("kind",))
+        for kind, count in sorted(self._object_counts().items()):
+            cached.add_metric((kind,), float(count))
+        yield cached
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing at registration: the cache may not be there yet."""
+        return iter(())

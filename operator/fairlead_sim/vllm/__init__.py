@@ -1,0 +1,1 @@
+"""What `vllm serve` looks like from outside: command line, start-up, HTTP surface, metrics, shutdown."""

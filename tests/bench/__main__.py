@@ -1,0 +1,90 @@
+"""`make bench`: what a reconcile costs, in requests counted by the API server and in CPU and memory of the process.
+
+Counts are exact; CPU and time are compared with a bare client that sends the same writes in the same run, since machines are noisy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.bench.counts import measure_counts
+from tests.bench.figures import Figure, print_table, write_json
+from tests.bench.healing import measure_drift, measure_restart
+from tests.bench.load import (
+    QUIET_SIZES,
+    measure_burst,
+    measure_churn,
+    measure_idle,
+    measure_pods_ready,
+    measure_quiet,
+)
+from tests.bench.profile import measure_profile
+from tests.bench.subject import Subject
+
+from fairlead_cluster.cluster import LocalCluster
+
+PHASES = ("counts", "quiet", "burst", "idle", "pods", "drift", "churn", "restart", "profile")
+PROFILE_SIZE = 200
+
+
+def measure(subject: Subject, arguments: argparse.Namespace) -> list[Figure]:
+    """All phases that were asked for, in their order: later ones need the custom resources of the burst."""
+    size: int = arguments.size
+    figures: list[Figure] = []
+
+    def quiet() -> list[Figure]:
+        return [figure for small in QUIET_SIZES if small < size for figure in measure_quiet(subject, small)]
+
+    def profile() -> list[Figure]:
+        subject.stop()
+        return measure_profile(subject, min(size, PROFILE_SIZE), frames=arguments.frames)
+
+    phases: dict[str, Callable[[], list[Figure]]] = {
+        "counts": lambda: measure_counts(subject),
+        "quiet": quiet,
+        "burst": lambda: measure_burst(subject, size),
+        "idle": lambda: measure_idle(subject, size),
+        "pods": lambda: measure_pods_ready(subject, size, f"{size} CRs"),
+        "drift": lambda: measure_drift(subject, size),
+        "churn": lambda: measure_churn(subject, size),
+        "restart": lambda: measure_restart(subject, size),
+        "profile": profile,
+    }
+    subject.start()
+    figures.append(Figure("memory at start", subject.rss_mib, "MiB", "<= 90"))
+    for name in PHASES:
+        if name in arguments.phases:
+            started = time.monotonic()
+            found = phases[name]()
+            print(f"{name}, {time.monotonic() - started:.0f} s", flush=True)
+            print_table(found)
+            figures += found
+    return figures
+
+
+def main() -> int:
+    """Exit status 0 when every figure meets its target, 1 when one does not."""
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--size", type=int, default=1000, help="custom resources in the burst")
+    parser.add_argument("--phases", type=lambda text: text.split(","), default=list(PHASES), help=", ".join(PHASES))
+    parser.add_argument("--frames", type=int, default=0, help="print so many of the sampled stacks too")
+    parser.add_argument("--output", type=Path, default=Path(".bench/core.json"))
+    arguments = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory(prefix="fairlead-bench-") as directory,
+        LocalCluster(Path(directory) / "cluster", nodes=()) as cluster,
+    ):
+        figures = measure(Subject(cluster, Path(directory)), arguments)
+    print("\nAll figures")
+    print_table(figures)
+    write_json(figures, arguments.output)
+    return 0 if all(figure.ok for figure in figures) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

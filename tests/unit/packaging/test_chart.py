@@ -1,0 +1,339 @@
+"""The Helm chart: its values are checked, it says the same as the manifests, and it renders the same bytes each time."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+from hack.tools.build import Tools
+from tests.unit.packaging.restricted import violations
+
+Json = dict[str, Any]
+KUBERNETES = ("1.34", "1.35", "1.36", "1.37")
+NAMESPACE = "fairlead-system"
+#: What a chart says about itself on each object; kustomize has no counterpart.
+CHART_LABELS = ("app.kubernetes.io/version", "app.kubernetes.io/managed-by", "helm.sh/chart")
+#: Every switch once, so that each template's branches are rendered.
+EVERYTHING: Json = {
+    "fullnameOverride": "llm-operator",
+    "image": {"repository": "registry.example/fairlead", "digest": f"sha256:{'a' * 64}", "pullPolicy": "Always"},
+    "imagePullSecrets": [{"name": "registry"}],
+    "replicas": 3,
+    "watchNamespaces": ["ml", "research"],
+    "crds": {"enabled": True, "keep": False},
+    "serviceAccount": {"name": "operator-account", "annotations": {"example.com/role": "x"}},
+    "monitoringNamespaces": ["observability", "monitoring"],
+    "downloadBandwidth": "200Mi",
+    "logLevel": "debug",
+    "extraArgs": ["--workers=32"],
+    "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy.example:3128"}],
+    "commonLabels": {"team": "platform"},
+    "podLabels": {"team": "platform"},
+    "podAnnotations": {"example.com/x": "y"},
+    "nodeSelector": {"kubernetes.io/os": "linux"},
+    "tolerations": [{"key": "infra", "operator": "Exists"}],
+    "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+        {"matchExpressions": [{"key": "infra", "operator": "Exists"}]}]}}},
+    "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}],
+    "priorityClassName": "system-cluster-critical",
+    "service": {"annotations": {"prometheus.io/scrape": "true"}},
+    "networkPolicy": {"apiServerPorts": [8443], "extraEgress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]},
+}  # fmt: skip
+NOTHING: Json = {
+    "replicas": 1,
+    "crds": {"enabled": False},
+    "rbac": {"create": False},
+    "serviceAccount": {"create": False, "name": "theirs"},
+    "monitoringNamespaces": [],
+    "networkPolicy": {"enabled": False},
+    "podDisruptionBudget": {"enabled": False},
+}
+CASES = {"defaults": {}, "everything": EVERYTHING, "nothing": NOTHING}
+
+
+@pytest.fixture(scope="module")
+def chart(root: Path) -> Path:
+    return root / "charts/fairlead"
+
+
+@pytest.fixture(scope="module")
+def schema(chart: Path) -> Json:
+    loaded: Json = json.loads((chart / "values.schema.json").read_text())
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def values(chart: Path) -> Json:
+    loaded: Json = yaml.safe_load((chart / "values.yaml").read_text())
+    return loaded
+
+
+class Helm:
+    """`helm template` of the chart."""
+
+    def __init__(self, helm: Path, chart: Path, home: Path) -> None:
+        self._helm, self._chart = helm, chart
+        self._environment = {"PATH": "/usr/bin:/bin", "HOME": str(home)}
+
+    def run(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        """A helm command in an empty home."""
+        command = [self._helm, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=self._environment)
+
+    def render(self, values: Json, release: str = "fairlead") -> str:
+        """The manifest; fails the test with Helm's words if there is none."""
+        done = self.template(values, release)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def template(self, values: Json, release: str = "fairlead") -> subprocess.CompletedProcess[str]:
+        """`helm template` with values."""
+        assignments = [f"--set-json={key}={json.dumps(value)}" for key, value in values.items()]
+        return self.run("template", release, self._chart, "--namespace", NAMESPACE, *assignments)
+
+    def objects(self, values: Json, release: str = "fairlead") -> list[Json]:
+        """The manifest's objects."""
+        return [one for one in yaml.safe_load_all(self.render(values, release)) if one]
+
+
+@pytest.fixture(scope="module")
+def helm(tools: Tools, chart: Path, tmp_path_factory: pytest.TempPathFactory) -> Helm:
+    return Helm(tools.helm, chart, tmp_path_factory.mktemp("helm-home"))
+
+
+def of_kind(objects: list[Json], kind: str) -> list[Json]:
+    return [one for one in objects if one["kind"] == kind]
+
+
+# --- without Helm
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_schema_accepts(schema: Json, values: Json, name: str) -> None:
+    jsonschema.validate(merge(values, CASES[name]), schema)
+
+
+def merge(base: Json, over: Json) -> Json:
+    """As Helm merges values: maps by key, everything else replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        both_maps = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = merge(base[key], value) if both_maps else value
+    return merged
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"replicaCount": 2},
+        {"replicas": "2"},
+        {"image": {"tag": 1.5}},
+        {"image": {"name": "x"}},
+        {"image": {"digest": "sha256:abc"}},
+        {"image": {"pullPolicy": "Sometimes"}},
+        {"watchNamespaces": "ml"},
+        {"watchNamespaces": ["ML"]},
+        {"watchNamespaces": ["ml", "ml"]},
+        {"crds": {"install": True}},
+        {"rbac": {"create": "yes"}},
+        {"logLevel": "verbose"},
+        {"downloadBandwidth": "fast"},
+        {"extraEnv": [{"name": "POD_NAMESPACE", "value": "x"}]},
+        {"networkPolicy": {"apiServerPorts": []}},
+        {"resources": {"limit": {}}},
+        {"podLabels": {"a": 1}},
+        {"global": "x"},
+    ],
+    ids=str,
+)
+def test_schema_refuses(schema: Json, values: Json, wrong: Json) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(merge(values, wrong), schema)
+
+
+def objects_with_properties(schema: Json, path: str = "") -> Iterator[tuple[str, Json]]:
+    """Every schema of an object with named properties."""
+    if "properties" in schema:
+        yield path, schema
+    for key, value in schema.items():
+        if isinstance(value, dict):
+            yield from objects_with_properties(value, f"{path}.{key}" if path else key)
+
+
+def test_schema_refuses_unknown_keys_at_every_level(schema: Json) -> None:
+    open_ones = [path for path, one in objects_with_properties(schema) if one.get("additionalProperties") is not False]
+    assert open_ones == []
+
+
+def test_every_value_is_in_the_schema_and_every_property_has_a_default(schema: Json, values: Json) -> None:
+    def compare(properties: Json, defaults: Json, path: str) -> None:
+        assert properties.keys() - {"global"} == defaults.keys(), path
+        for key, default in defaults.items():
+            inner = properties[key].get("properties")
+            if inner is not None and key != "resources":  # what is in there is Kubernetes' business
+                compare(inner, default, f"{path}.{key}")
+
+    compare(schema["properties"], values, "values")
+
+
+def test_every_value_is_used_and_explained(chart: Path, values: Json) -> None:
+    templates = "".join(path.read_text() for path in (chart / "templates").iterdir())
+    text = (chart / "values.yaml").read_text()
+    for key, default in values.items():
+        leaves = [f"{key}.{inner}" for inner in default] if isinstance(default, dict) and default else [key]
+        for leaf in leaves:
+            assert f".Values.{leaf}" in templates or f".Values.{key} |" in templates, leaf
+            assert re.search(rf"# -- [^\n]+\n(\s*#[^\n]*\n)*\s*{leaf.split('.')[-1]}:", text) or key == "resources", (
+                leaf
+            )
+
+
+def test_templates_know_neither_chance_nor_the_cluster(chart: Path) -> None:
+    # Under `helm template`, Argo CD and Flux these differ from render to render: OutOfSync for ever.
+    forbidden = re.compile(
+        r"\b(lookup|genCA|genSelfSignedCert|genSignedCert|genPrivateKey|rand\w+|now|date|uuidv4|env)\b"
+    )
+    for path in sorted((chart / "templates").iterdir()):
+        code = " ".join(re.findall(r"{{(.*?)}}", path.read_text(), flags=re.DOTALL))
+        assert not forbidden.search(re.sub(r'"[^"]*"', "", code)), path.name
+
+
+def test_no_hooks(chart: Path) -> None:
+    assert not any("helm.sh/hook" in path.read_text() for path in (chart / "templates").iterdir())
+
+
+def test_version_follows_the_package(chart: Path, root: Path) -> None:
+    package = re.search(r'^version = "([^"]+)"', (root / "pyproject.toml").read_text(), re.MULTILINE)
+    metadata = yaml.safe_load((chart / "Chart.yaml").read_text())
+    assert package is not None
+    assert metadata["appVersion"] == package[1]
+    assert metadata["version"].startswith(re.match(r"\d+\.\d+\.\d+", package[1])[0])  # type: ignore[index]
+
+
+# --- as Helm renders it
+
+
+def test_lint(helm: Helm, chart: Path) -> None:
+    done = helm.run("lint", chart, "--strict")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "[WARNING]" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_rendering_is_deterministic(helm: Helm, name: str) -> None:
+    assert helm.render(CASES[name]) == helm.render(CASES[name])
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+@pytest.mark.parametrize("name", CASES)
+def test_rendered_objects_are_valid(helm: Helm, name: str, version: str) -> None:
+    objects = helm.objects(CASES[name])
+    assert objects
+    for one in objects:
+        kubernetes_validate.validate(one, version, strict=True)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_operator_pod_is_restricted(helm: Helm, name: str) -> None:
+    (deployment,) = of_kind(helm.objects(CASES[name]), "Deployment")
+    assert violations(deployment["spec"]["template"]["spec"]) == []
+
+
+def test_defaults_are_the_kustomize_base(helm: Helm, root: Path) -> None:
+    from tests.unit.packaging.test_manifests import load_kustomization
+
+    def key(one: Json) -> tuple[str, str]:
+        return one["kind"], one["metadata"]["name"]
+
+    def plain(one: Json) -> Json:
+        one = json.loads(json.dumps(one))
+        for label in CHART_LABELS:
+            one["metadata"].get("labels", {}).pop(label, None)
+        if one["kind"] == "CustomResourceDefinition":  # where people look; the chart adds its labels and keeps it
+            one["metadata"] = {"name": one["metadata"]["name"]}
+        if one["kind"] == "Deployment":
+            container = one["spec"]["template"]["spec"]["containers"][0]
+            container["image"] = container["image"].partition(":")[0]
+        return one
+
+    chart = {key(one): plain(one) for one in helm.objects({})}
+    base = {key(one): plain(one) for one in load_kustomization(root / "manifests") if one["kind"] != "Namespace"}
+    assert chart.keys() == base.keys()
+    assert chart == base
+
+
+def test_watched_namespaces_get_roles_and_nothing_is_cluster_wide(helm: Helm) -> None:
+    objects = helm.objects({"watchNamespaces": ["ml", "research"], "rbac": {"aggregateClusterRoles": False}})
+    assert of_kind(objects, "ClusterRole") == []
+    assert of_kind(objects, "ClusterRoleBinding") == []
+    bindings = {(one["metadata"]["namespace"], one["roleRef"]["name"]) for one in of_kind(objects, "RoleBinding")}
+    assert bindings == {
+        ("ml", "fairlead"),
+        ("research", "fairlead"),
+        (NAMESPACE, "fairlead-own-namespace"),
+    }
+    roles = {(one["metadata"]["namespace"], one["metadata"]["name"]): one["rules"] for one in of_kind(objects, "Role")}
+    (cluster_role,) = [one for one in of_kind(helm.objects({}), "ClusterRole") if one["metadata"]["name"] == "fairlead"]
+    assert roles[("ml", "fairlead")] == roles[("research", "fairlead")] == cluster_role["rules"]
+    (deployment,) = of_kind(objects, "Deployment")
+    assert "--watch-namespaces=ml,research" in deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+
+
+def test_watching_its_own_namespace_makes_no_object_twice(helm: Helm) -> None:
+    objects = helm.objects({"watchNamespaces": [NAMESPACE]})
+    names = [(one["kind"], one["metadata"].get("namespace"), one["metadata"]["name"]) for one in objects]
+    assert len(names) == len(set(names))
+
+
+def test_another_release_name_changes_all_names_and_the_lease(helm: Helm) -> None:
+    objects = helm.objects({}, release="second")
+    names = {one["metadata"]["name"] for one in objects if one["kind"] != "CustomResourceDefinition"}
+    assert all(name.startswith("second-fairlead") for name in names)
+    (deployment,) = of_kind(objects, "Deployment")
+    assert "--lease-name=second-fairlead" in deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+    limited = [rule for one in of_kind(objects, "Role") for rule in one["rules"] if "resourceNames" in rule]
+    assert [rule["resourceNames"] for rule in limited] == [["second-fairlead"]]
+
+
+def test_arguments_are_what_the_operator_takes(helm: Helm) -> None:
+    from fairlead.config import OperatorConfig, make_config
+
+    for values in CASES.values():
+        (deployment,) = of_kind(helm.objects(values), "Deployment")
+        command, *flags = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+        assert command == "run"
+        parsed = {}
+        for flag in flags:
+            name, _, value = flag.removeprefix("--").partition("=")
+            parsed[name.replace("-", "_")] = value
+        assert parsed.keys() <= OperatorConfig.model_fields.keys()
+        assert make_config(parsed, {})
+
+
+def test_crds_are_kept_unless_told_otherwise(helm: Helm) -> None:
+    def policies(values: Json) -> set[str | None]:
+        crds = of_kind(helm.objects(values), "CustomResourceDefinition")
+        return {one["metadata"].get("annotations", {}).get("helm.sh/resource-policy") for one in crds}
+
+    assert policies({}) == {"keep"}
+    assert policies({"crds": {"keep": False}}) == {None}
+    assert policies({"crds": {"enabled": False}}) == set()
+
+
+def test_typos_are_refused_by_helm_itself(helm: Helm) -> None:
+    done = helm.template({"watchNamespace": ["ml"]})
+    assert done.returncode != 0
+    assert "watchNamespace" in done.stderr
+
+
+def test_one_replica_has_no_disruption_budget(helm: Helm) -> None:
+    # It would keep every node that the pod is on from being drained.
+    assert of_kind(helm.objects({"replicas": 1}), "PodDisruptionBudget") == []

@@ -1,0 +1,71 @@
+"""A write can arrive long after it was decided: the process was frozen, or the network kept it. Meanwhile another leads."""
+
+from __future__ import annotations
+
+import pytest
+from tests.unit.runtime.world import CRS, DEPLOYMENTS, KEY, SERVICES, World, controlling
+
+from fairlead.api import names
+from fairlead.runtime.applier import StaleOwnerError
+
+
+def spec_of(world: World, path: str) -> object:
+    return world.api.objects[path]["spec"]
+
+
+def write_as_another_leader(world: World, path: str, **spec: int) -> None:
+    """The API server has it, and this replica's watch has not said so yet."""
+    collection, _, name = path.rpartition("/")
+    world.api.put(collection, name, **{**world.api.objects[path], "spec": spec})
+
+
+async def test_an_update_that_was_decided_from_an_older_state_is_refused() -> None:
+    async with controlling() as world:
+        world.put_cr(x=1)
+        await world.settle()
+        for path in (f"{DEPLOYMENTS}/m", f"{SERVICES}/m"):
+            write_as_another_leader(world, path, x=3)
+        world.put_cr(x=2)
+        assert await world.run_pass() == "error", "it will be looked at again"
+        assert spec_of(world, f"{DEPLOYMENTS}/m") == {"x": 3}
+        assert spec_of(world, f"{SERVICES}/m") == {"x": 3}
+        world.sync()
+        world.now[0] += 5.0
+        await world.run_pass()
+        assert spec_of(world, f"{DEPLOYMENTS}/m") == {"x": 2}
+        assert spec_of(world, f"{SERVICES}/m") == {"x": 2}
+
+
+async def test_a_child_found_in_the_way_of_its_creation_is_updated_from_the_state_that_was_found() -> None:
+    async with controlling() as world:
+        world.put_cr(x=1)
+        await world.settle()
+        entry = next(entry for entry in world.cache.of_owner(KEY) if entry.key.kind == "Service")
+        world.cache.remove(entry.key, entry.uid, entry.resource_version)  # its label was stripped, says the watch
+        write_as_another_leader(world, f"{SERVICES}/m", x=3)
+        await world.run_pass()
+        assert spec_of(world, f"{SERVICES}/m") == {"x": 1}
+        assert f"{CRS}/m" in world.api.objects
+
+
+async def test_what_another_leader_wrote_for_a_newer_spec_is_not_set_back() -> None:
+    """Two lead at once, as none should: this one has seen the other's Deployment, and not yet the spec behind it."""
+    async with controlling() as world:
+        world.put_cr(x=1)
+        await world.settle()
+        await world.settle()
+        resource, path = world.api.objects[f"{CRS}/m"], f"{DEPLOYMENTS}/m"
+        generation = {**resource["metadata"], "generation": 2}
+        world.api.put(CRS, "m", **{**resource, "metadata": generation, "spec": {"x": 3}})
+        live = world.api.objects[path]
+        annotations = {**live["metadata"]["annotations"], names.ANNOTATION_APPLIED_HASH: "of the other leader"}
+        metadata = {**live["metadata"], "annotations": annotations}
+        world.cache.put(
+            world.api.put(DEPLOYMENTS, "m", **{**live, "metadata": metadata, "spec": {"x": 3}}), "Deployment"
+        )
+        with pytest.raises(StaleOwnerError):
+            await world.run_pass()
+        assert spec_of(world, path) == {"x": 3}
+        await world.settle()
+        assert spec_of(world, path) == {"x": 3}
+        assert spec_of(world, f"{SERVICES}/m") == {"x": 3}
