@@ -19,7 +19,7 @@ _CHUNK_BYTES = 65_536
 _RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 _START_TIMEOUT_S = 10.0
 _REQUEST_S = 0.5  # head and body of one request may come in two pieces
-_LINGER_S = 3.0
+_LINGER_S = 5.0
 
 
 class Relay:
