@@ -1,10 +1,10 @@
-"""The objects that fairlead watches, as pruned JSON bytes, with the two guards that make reading one's own writes safe.
+"""The objects that fairlead watches, pruned and packed, with the two guards that make reading one's own writes safe.
 
 A write's answer is put here at once, and nothing with a lower resourceVersion may overwrite it: resource versions are
 compared as integers, which Kubernetes promises since 1.35 (KEP-5504) and etcd always gave. A deleted object leaves a
 tombstone, so that a late event or a list that began before cannot bring it back.
 
-Kept as bytes because a parsed Deployment is five times as large; parsed when planning asks for it.
+Kept as packed JSON because a parsed Deployment is fifty times as large; parsed when planning asks for it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ import orjson
 from fairlead.api import names
 from fairlead.facts.observed import ObjectKey
 from fairlead.kube.compare import fingerprint
+from fairlead.kube.packing import Sample, Samples
 from fairlead.kube.prune import PRUNE, find_news, prune_object
-from fairlead.kube.resources import BY_KIND
+from fairlead.kube.resources import BY_KIND, CONFIG_MAP
 
 Json = dict[str, Any]
 TOMBSTONES_KEPT: Final = 10_000
@@ -37,7 +38,8 @@ class OwnerKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One cached object. `body` is JSON without resourceVersion, so that equal bytes mean: nothing that we look at changed."""
+    """One cached object. `body` is JSON without resourceVersion, so that equal bytes mean: nothing that we look at changed. It is
+    packed by `sample` if there is one."""
 
     key: ObjectKey
     uid: str
@@ -49,6 +51,7 @@ class Entry:
     wish: bytes  # digest of all but status and generation: what somebody asked for, as against what became of it
     news: bytes  # digest of what people wait for in it: readiness and trouble
     body: bytes
+    sample: Sample | None
 
     def is_left_behind_for(self, owner: OwnerKey, uid: str) -> bool:
         """Whether this is a child of an earlier custom resource of the same name, which the garbage collector will take."""
@@ -56,7 +59,7 @@ class Entry:
 
     def load(self) -> Json:
         """The object as the API server had it, less what was pruned."""
-        parsed: Json = orjson.loads(self.body)
+        parsed: Json = orjson.loads(self.body if self.sample is None else self.sample.unpack(self.body))
         parsed["metadata"]["resourceVersion"] = str(self.resource_version)
         return parsed
 
@@ -104,6 +107,7 @@ class Cache:
         self._by_owner: dict[OwnerKey, set[ObjectKey]] = {}
         self._tombstones: OrderedDict[tuple[ObjectKey, str], int] = OrderedDict()
         self._settled: dict[ObjectKey, tuple[str, str]] = {}
+        self._samples = Samples()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -132,7 +136,7 @@ class Cache:
         key = ObjectKey(kind, metadata.get("namespace", ""), metadata["name"])
         if self.is_known(key, metadata.get("uid", ""), int(metadata.get("resourceVersion", 0))):
             return NO_CHANGE
-        entry, before = make_entry(live, kind), self._entries.get(key)
+        entry, before = make_entry(live, kind, self._samples), self._entries.get(key)
         self._store(entry, before)
         return Change(before, entry)
 
@@ -210,8 +214,8 @@ class Cache:
             self._tombstones.popitem(last=False)
 
 
-def make_entry(live: Mapping[str, Any], kind: str | None = None) -> Entry:
-    """Prune an object and work out whose it is."""
+def make_entry(live: Mapping[str, Any], kind: str | None = None, samples: Samples | None = None) -> Entry:
+    """Prune an object and work out whose it is. `samples`: pack it, for it will be kept."""
     kind = kind or str(live["kind"])
     prune = PRUNE.get(kind, prune_object)
     # Items of a list come without apiVersion and kind; with them everywhere, equal states are equal bytes.
@@ -221,6 +225,9 @@ def make_entry(live: Mapping[str, Any], kind: str | None = None) -> Entry:
     # The same few words are in all objects of a custom resource: as one string each they take a third of the memory.
     namespace = intern(metadata.get("namespace", ""))
     controller = controller_of(live)
+    body = orjson.dumps(pruned)
+    # ConfigMaps are few, unlike each other, and read in each pass.
+    sample = samples.of(kind, body) if samples is not None and kind != CONFIG_MAP.kind else None
     return Entry(
         key=ObjectKey(kind, namespace, intern(metadata["name"])),
         uid=intern(metadata.get("uid", "")),
@@ -232,7 +239,8 @@ def make_entry(live: Mapping[str, Any], kind: str | None = None) -> Entry:
         wish=_digest_wish(pruned),
         news=_digest(find_news(kind, pruned)),
         # orjson leaves its buffer's unused rest, some 4 kB, behind the bytes that it returns; a copy has just its size.
-        body=bytes(memoryview(orjson.dumps(pruned))),
+        body=sample.pack(body) if sample is not None else bytes(memoryview(body)),
+        sample=sample,
     )
 
 
