@@ -98,6 +98,7 @@ class Outcome:
     written: list[str] = field(default_factory=list)
     errors: list[ApiError] = field(default_factory=list)
     retry_s: float | None = None
+    has_asked: bool = False  # for the custom resource, while carrying out this plan
 
     def retry_after(self, delay_s: float) -> None:
         """Remember the earliest."""
@@ -224,7 +225,7 @@ class Applier:
             if entry is not None and entry.is_left_behind_for(owner.key, owner.uid):
                 return entry
         if child.key in memory.alive or memory.inherited:
-            await self._ask_for(owner, memory, again=child.key in memory.alive)
+            await self._ask_for(owner, memory, outcome, again=child.key in memory.alive)
             memory.alive.discard(child.key)
         in_the_way = await self._create(owner, child, desired_hash, memory, outcome)
         memory.alive.add(child.key)
@@ -255,11 +256,15 @@ class Applier:
             self._cache.put(found, child.key.kind)
             if "deletionTimestamp" in found["metadata"]:
                 raise
+            if _applied_hash(found) != desired_hash:
+                await self._ask_for(
+                    owner, memory, outcome, again=True
+                )  # another leader may have made it for a newer spec
             body = _with_metadata(child.body, desired_hash, _precondition(entry))
             await self._apply(child, body, "drift", outcome, force=True)
         return None
 
-    async def _ask_for(self, owner: Owner, memory: ChildMemory, *, again: bool = False) -> None:
+    async def _ask_for(self, owner: Owner, memory: ChildMemory, outcome: Outcome, *, again: bool = False) -> None:
         """Make sure that the custom resource lives, and is as we know it, before anything that others may know better is
         written: once in a term, and (`again`) each time before a child that was deleted is made anew.
 
@@ -276,7 +281,7 @@ class Applier:
         if "deletionTimestamp" in found["metadata"]:
             self._cache.put(found, resources.LLMDEPLOYMENT.kind)
             raise OwnerGoneError
-        memory.current_uid = owner.uid
+        memory.current_uid, outcome.has_asked = owner.uid, True
         if self._cache.put(found, resources.LLMDEPLOYMENT.kind).is_meaningful:
             raise StaleOwnerError
 
@@ -291,15 +296,14 @@ class Applier:
         current = live.load()
         if "deletionTimestamp" in current["metadata"]:
             return  # its last event brings the key back, and then it is made anew
-        annotations = current["metadata"].get("annotations") or {}
-        cause = "change" if annotations.get(names.ANNOTATION_APPLIED_HASH) != desired_hash else "drift"
+        cause = "change" if _applied_hash(current) != desired_hash else "drift"
         if cause == "drift":
             difference = first_difference(child.body, current)
             if difference is None or self._cache.is_settled(child.key, desired_hash, current):
                 memory.verified[child.key] = proof
                 self._metrics.apply_skipped.labels(child.key.kind).inc()
                 return
-            await self._ask_for(owner, memory)
+            await self._ask_for(owner, memory, outcome)
             cause_text = f"{child.key} ({difference} was changed)"
             if lists := clashing_lists(child.body, current):
                 await self._replace_lists(child, live, lists, outcome)
@@ -307,8 +311,8 @@ class Applier:
         else:
             known = memory.verified.get(child.key)
             # A wish that is not the one we know of was put there by another leader, who may have heard of a newer spec.
-            foreign = known is not None and annotations.get(names.ANNOTATION_APPLIED_HASH) != known[0]
-            await self._ask_for(owner, memory, again=foreign)
+            foreign = not outcome.has_asked if known is None else _applied_hash(current) != known[0]
+            await self._ask_for(owner, memory, outcome, again=foreign)
             cause_text = str(child.key)
         body = _with_metadata(child.body, desired_hash, _precondition(live))
         try:
@@ -382,7 +386,7 @@ class Applier:
         if "deletionTimestamp" in live.load()["metadata"]:
             return
         try:
-            await self._ask_for(owner, memory)
+            await self._ask_for(owner, memory, outcome)
             await self._delete(delete.key, delete.uid, delete.resource_version, outcome)
         except ApiError as error:
             if is_transient(error):
@@ -426,6 +430,10 @@ def _with_metadata(body: Mapping[str, Any], desired_hash: str, extra: Mapping[st
     annotations = dict(metadata.get("annotations") or {})
     annotations[names.ANNOTATION_APPLIED_HASH] = desired_hash
     return {**body, "metadata": {**metadata, "annotations": annotations, **extra}}
+
+
+def _applied_hash(live: Mapping[str, Any]) -> str | None:
+    return (live["metadata"].get("annotations") or {}).get(names.ANNOTATION_APPLIED_HASH)
 
 
 def _precondition(live: Entry) -> dict[str, str]:

@@ -35,6 +35,7 @@ from fairlead.runtime.applier import (
     StaleOwnerError,
 )
 from fairlead.runtime.feed import resource_key
+from fairlead.runtime.leftbehind import LeftBehind
 from fairlead.runtime.metrics import CONTROLLER, Metrics
 from fairlead.runtime.planner import Planner
 from fairlead.runtime.queue import Priority, Queue
@@ -139,6 +140,12 @@ class Controller:
         for key in self._refusing:
             if (memory := self._memories.get(key)) is not None:
                 yield key, memory.children.refusals
+
+    def left_behind(self) -> Iterator[tuple[OwnerKey, Mapping[ObjectKey, LeftBehind]]]:
+        """Custom resources that wait for the end of a predecessor's children, for people."""
+        return (
+            (key, memory.children.left_behind) for key, memory in self._memories.items() if memory.children.left_behind
+        )
 
     def _worker_ended(self, worker: asyncio.Task[None]) -> None:
         if not worker.cancelled():

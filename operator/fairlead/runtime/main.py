@@ -46,7 +46,7 @@ from fairlead.runtime.server import (
     describe_tasks,
 )
 from fairlead.runtime.statuswriter import is_beginning
-from fairlead.runtime.troubles import describe_refusals
+from fairlead.runtime.troubles import describe_left_behind, describe_refusals
 
 logger = logging.getLogger(__name__)
 
@@ -350,6 +350,7 @@ class Operator:
             failing=lambda: len(self.queue.failures),
             lease_age_s=lambda: self.elector.view.renewed_ago_s if self.elector.view is not None else 0.0,
             refused=count_refused,
+            left_behind=lambda: sum(len(them) for _, them in self.controller.left_behind()),
         )
 
     def _debug(self) -> dict[str, Any]:
@@ -361,6 +362,7 @@ class Operator:
             **describe_queue(self.queue, leading=self._may_write()),
             "lastErrors": self.controller.troubles.describe(DEBUG_KEYS_MAX),
             "refused": describe_refusals(self.controller.refusals(), now, DEBUG_KEYS_MAX),
+            "waitingForDeletion": describe_left_behind(self.controller.left_behind(), now, DEBUG_KEYS_MAX),
             "streams": describe_streams(self.streams, now),
             "cache": self.cache.counts(),
             "loopLagSeconds": round(self.probe.lag_s, 3),

@@ -124,6 +124,10 @@ class Metrics:
             "fairlead_watch_silence_seconds", "How long ago a watch stream was last heard.", "stream"
         )
         self._refused = self._gauge("fairlead_refused_children", "Children that are refused now, by reason.", "reason")
+        self._left_behind = self._gauge(
+            "fairlead_left_behind_children",
+            "Children of deleted custom resources that are in the way of their successors'.",
+        )
         self._failing = self._gauge(
             "fairlead_failing_keys", "Custom resources whose last pass ended in an error that is tried again."
         )
@@ -153,10 +157,12 @@ class Metrics:
         failing: Callable[[], int],
         lease_age_s: Callable[[], float],
         refused: Callable[[str], int],
+        left_behind: Callable[[], int],
     ) -> None:
         """Ask for these whenever metrics are scraped. `refused` takes a value of REFUSAL_REASONS."""
         self._tasks.set_function(tasks)
         self._failing.set_function(failing)
+        self._left_behind.set_function(left_behind)
         self._lease_age.set_function(lease_age_s)
         for reason in REFUSAL_REASONS:
             self._refused.labels(reason).set_function(partial(refused, reason))

@@ -15,9 +15,10 @@ from typing import Any
 from fairlead.errors import ApiError
 from fairlead.facts.observed import ObjectKey
 from fairlead.kube.cache import OwnerKey
+from fairlead.runtime.leftbehind import LeftBehind
 from fairlead.runtime.refusals import Refusal
 
-__all__ = ["Troubles", "describe_refusals", "name_error"]
+__all__ = ["Troubles", "describe_left_behind", "describe_refusals", "name_error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,20 @@ def name_error(error: BaseException) -> str:
     if not own:
         return kind
     return f"{kind} in {PurePath(own[-1].filename).name}:{own[-1].lineno}"
+
+
+def describe_left_behind(
+    waited_for: Iterable[tuple[OwnerKey, Mapping[ObjectKey, LeftBehind]]], now: float, most: int
+) -> dict[str, Any]:
+    """Which children of predecessors are in the way of whom, and for how long."""
+    shown = sorted(waited_for, key=lambda item: item[0])[:most]
+    return {
+        f"{owner.namespace}/{owner.name}": {
+            str(child): {"uid": left.uid, "forSeconds": round(now - left.since, 3)}
+            for child, left in sorted(them.items())
+        }
+        for owner, them in shown
+    }
 
 
 def describe_refusals(

@@ -213,6 +213,21 @@ async def test_a_list_that_expires_between_two_chunks_begins_again() -> None:
         assert "expired" in watched.restarts
 
 
+async def test_a_watch_that_is_refused_with_410_begins_again_with_a_list() -> None:
+    """Not as an event inside the stream: this server answers so before there is one."""
+    api = FakeApi()
+    for name in "ab":
+        api.put(SERVICES, name, spec={})
+    async with watching(api) as watched:
+        before = listings(api)
+        api.faults.append(Fault(lambda request: "watch" in request.query, 410, "too old resource version"))
+        api.send_raw(None)
+        await until(lambda: "expired" in watched.restarts)
+        api.put(SERVICES, "c", spec={})
+        await until(lambda: "c" in watched.known)
+        assert listings(api) == before + 1
+
+
 async def test_a_line_longer_than_the_readers_buffer_is_read() -> None:
     api = FakeApi()
     async with watching(api) as watched:

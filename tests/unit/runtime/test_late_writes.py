@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from tests.unit.runtime.world import CRS, DEPLOYMENTS, KEY, SERVICES, World, controlling
 
@@ -17,6 +19,18 @@ def write_as_another_leader(world: World, path: str, **spec: int) -> None:
     """The API server has it, and this replica's watch has not said so yet."""
     collection, _, name = path.rpartition("/")
     world.api.put(collection, name, **{**world.api.objects[path], "spec": spec})
+
+
+def write_newer_spec(world: World, spec: int) -> None:
+    """A user's edit, of which this replica's watch has not said so yet."""
+    resource = world.api.objects[f"{CRS}/m"]
+    metadata = {**resource["metadata"], "generation": resource["metadata"]["generation"] + 1}
+    world.api.put(CRS, "m", **{**resource, "metadata": metadata, "spec": {"x": spec}})
+
+
+def as_written_by_another_leader(live: dict[str, Any], spec: int) -> dict[str, Any]:
+    annotations = {**live["metadata"]["annotations"], names.ANNOTATION_APPLIED_HASH: "of the other leader"}
+    return {**live, "metadata": {**live["metadata"], "annotations": annotations}, "spec": {"x": spec}}
 
 
 async def test_an_update_that_was_decided_from_an_older_state_is_refused() -> None:
@@ -54,18 +68,46 @@ async def test_what_another_leader_wrote_for_a_newer_spec_is_not_set_back() -> N
         world.put_cr(x=1)
         await world.settle()
         await world.settle()
-        resource, path = world.api.objects[f"{CRS}/m"], f"{DEPLOYMENTS}/m"
-        generation = {**resource["metadata"], "generation": 2}
-        world.api.put(CRS, "m", **{**resource, "metadata": generation, "spec": {"x": 3}})
-        live = world.api.objects[path]
-        annotations = {**live["metadata"]["annotations"], names.ANNOTATION_APPLIED_HASH: "of the other leader"}
-        metadata = {**live["metadata"], "annotations": annotations}
-        world.cache.put(
-            world.api.put(DEPLOYMENTS, "m", **{**live, "metadata": metadata, "spec": {"x": 3}}), "Deployment"
-        )
+        path = f"{DEPLOYMENTS}/m"
+        write_newer_spec(world, 3)
+        live = world.api.put(DEPLOYMENTS, "m", **as_written_by_another_leader(world.api.objects[path], 3))
+        world.cache.put(live, "Deployment")
         with pytest.raises(StaleOwnerError):
             await world.run_pass()
         assert spec_of(world, path) == {"x": 3}
         await world.settle()
         assert spec_of(world, path) == {"x": 3}
         assert spec_of(world, f"{SERVICES}/m") == {"x": 3}
+
+
+async def test_a_child_that_another_leader_made_for_a_newer_spec_is_not_set_back_by_a_late_creation() -> None:
+    async with controlling() as world:
+        world.put_cr(x=1)
+        await world.settle()
+        world.controller._memories.clear()
+        entry = next(entry for entry in world.cache.of_owner(KEY) if entry.key.kind == "Service")
+        world.cache.remove(entry.key, entry.uid, entry.resource_version)
+        write_newer_spec(world, 3)
+        path = f"{SERVICES}/m"
+        world.api.put(SERVICES, "m", **as_written_by_another_leader(world.api.objects[path], 3))
+        with pytest.raises(StaleOwnerError):
+            await world.run_pass()
+        assert spec_of(world, path) == {"x": 3}
+
+
+async def test_what_overtook_our_own_write_is_not_set_back() -> None:
+    """This leader's creation was overtaken before it had its answer, and then it wrote a status of the older spec."""
+    async with controlling() as world:
+        world.put_cr(x=1)
+        await world.settle()
+        await world.settle()
+        memory = world.controller._memories[KEY]
+        memory.children.verified.clear()
+        assert memory.children.current_uid
+        write_newer_spec(world, 3)
+        path = f"{DEPLOYMENTS}/m"
+        live = world.api.put(DEPLOYMENTS, "m", **as_written_by_another_leader(world.api.objects[path], 3))
+        world.cache.put(live, "Deployment")
+        with pytest.raises(StaleOwnerError):
+            await world.run_pass()
+        assert spec_of(world, path) == {"x": 3}

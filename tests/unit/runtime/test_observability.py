@@ -15,7 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.unit.kube.fake_api import FakeApi
 from tests.unit.runtime.test_main import LEASE, Running, running, until
-from tests.unit.runtime.world import CRS, SERVICES
+from tests.unit.runtime.world import CRS, DEPLOYMENTS, SERVICES
 
 from fairlead import errors
 from fairlead.kube.cache import OwnerKey
@@ -64,7 +64,7 @@ async def test_a_healthy_operator_shows_its_streams_its_tasks_and_no_trouble() -
         page = await debug(run)
         assert page["leading"]
         assert page["lease"] is None, "nobody elects here"
-        assert page["lastErrors"] == page["refused"] == page["failures"] == {}
+        assert page["lastErrors"] == page["refused"] == page["waitingForDeletion"] == page["failures"] == {}
         assert page["cache"] == {"Deployment": 1, "LLMDeployment": 1, "Service": 1}
         assert set(page["streams"]) >= {"llmdeployments", "deployments", "services", "pods"}
         assert all(stream["listed"] and stream["silentSeconds"] < 60 for stream in page["streams"].values())
@@ -134,6 +134,30 @@ async def test_a_refused_child_is_named_with_its_reason_and_its_next_attempt(cod
         run.api.faults.clear()
         run.put_cr("m", x=2)  # another generation is another wish
         await shown(run, lambda page: not page["refused"])
+
+
+async def test_a_child_that_a_predecessor_left_behind_is_named_from_the_first_second_on() -> None:
+    async with running() as run:
+        await until(lambda: run.operator.controller.is_working, "works")
+        run.put_cr("m", x=1)
+        await until(lambda: run.has_children("m"), "children")
+        assert (await debug(run))["waitingForDeletion"] == {}
+        service = run.api.objects[f"{SERVICES}/m"]
+        run.api.put(
+            SERVICES, "m", **{**service, "metadata": {**service["metadata"], "finalizers": ["example.com/hold"]}}
+        )
+        run.api.remove(f"{CRS}/m")
+        await until(lambda: not run.operator.cache.keys("LLMDeployment"), "its end is heard of")
+        run.put_cr("m", x=1)
+        waiting = await shown(run, lambda page: page["waitingForDeletion"].get("ml/m"))
+        assert waiting["Service/m"]["uid"] == service["metadata"]["uid"]
+        assert 0 <= waiting["Service/m"]["forSeconds"] < 30
+        assert await metric(run, "fairlead_left_behind_children") == len(waiting)
+        for path in (f"{SERVICES}/m", f"{DEPLOYMENTS}/m"):
+            if path in run.api.objects:
+                run.api.remove(path)
+        await shown(run, lambda page: not page["waitingForDeletion"])
+        assert await metric(run, "fairlead_left_behind_children") == 0
 
 
 async def test_a_bug_in_planning_is_named_by_its_place_and_harms_nobody_else() -> None:
