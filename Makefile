@@ -8,7 +8,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
-# Tests that need no cluster run on all cores; those that share one run one after the other.
+# Tests that need no cluster run on all cores. Those that need one wait more than they work: two processes, each with clusters of
+# its own, share them file by file; with the long ones among them, which measure and starve others, they run one after the other.
 PURE := -n auto --dist worksteal tests/unit tests/golden $(wildcard tests/sim)
 LIVE := $(filter-out tests/unit tests/golden tests/sim tests/data tests/bench tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
 STORY ?= serve
@@ -62,9 +63,9 @@ control-plane: init
 	@$(BIN)/python -m fairlead_cluster build
 
 .PHONY: test
-test: lint types check-generated control-plane ## everything but the long tests (13 minutes warm on two cores)
+test: lint types check-generated control-plane ## everything but the long tests (9 minutes warm on two cores)
 	$(PYTEST) -m "not long" $(PURE)
-	$(PYTEST) -m "not long" $(LIVE)
+	$(PYTEST) -m "not long" -n 2 --dist loadfile $(LIVE)
 
 .PHONY: test-all
 test-all: lint types check-generated control-plane engines tools ## everything, long tests too (what CI runs)
