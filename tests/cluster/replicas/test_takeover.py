@@ -28,12 +28,8 @@ def load_on(team: Team, **options: float) -> ChangeLoad:
     return ChangeLoad(team.cluster.admin_kubeconfig, team.namespace, **options)  # type: ignore[arg-type]
 
 
-def assert_nothing_lost(team: Team, load: ChangeLoad, *, turns: int, frozen: bool = False, alone: bool = True) -> None:
-    """The end of every story here: what the ledger says is there, and nobody wrote what or when he should not have.
-
-    Two that lead at once (`alone` False) can set an object back for a moment: one has heard of it and not yet of the spec
-    behind it. It is told here, and the end state is judged all the same.
-    """
+def assert_nothing_lost(team: Team, load: ChangeLoad, *, turns: int, frozen: bool = False) -> None:
+    """The end of every story here: what the ledger says is there, and nobody wrote what or when he should not have."""
     ledger = load.stop()
     deadline = time.monotonic() + CONVERGED_S
     while (wrong := ledger.differences(load.state())) and time.monotonic() < deadline:
@@ -44,8 +40,7 @@ def assert_nothing_lost(team: Team, load: ChangeLoad, *, turns: int, frozen: boo
         f"\n{refused} writes refused; {ledger.counts}, then {len(ledger.alive)} alive; " + "; ".join(map(str, written))
     )
     assert wrong == []
-    print(f"set back: {ledger.setbacks}")
-    assert not alone or ledger.setbacks == [], "an object was set back to an older state"
+    assert ledger.setbacks == [], "an object was set back to an older state"
     assert team.judge.made_after_deletion() == []
     assert team.judge.unexplained_refusals() == []
     assert len(written) <= turns, "their writes interleave"
