@@ -29,7 +29,7 @@ from fairlead.runtime.sandbox import Sandbox, SandboxError
 ENGINE_KEY: Final = "engine.yaml.j2"
 
 #: Verdicts on specs and their blueprints, some 12 kB together for each custom resource. Enough for those that are under way at once.
-SPECS_KEPT: Final = 512
+SPECS_KEPT: Final = 1024
 #: Those that still have their bodies, 25 kB more. They are read while children are applied, and then seldom.
 BLUEPRINTS_OPEN: Final = 64
 
