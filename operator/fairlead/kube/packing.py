@@ -25,10 +25,10 @@ class Sample:
     def __init__(self, text: bytes) -> None:
         # Deflate finds what is at most a window less its look-ahead ago: one that holds the sample and some of the text.
         bits = (len(text) * 5 // 4 + _LOOK_AHEAD).bit_length()
-        self._text = bytes(memoryview(text))  # a copy of just its size
+        self._text = bytes(memoryview(text)[-(1 << _MAX_WINDOW_BITS) :])  # a copy, of just the size that can be of use
         self._window_bits = -min(_MAX_WINDOW_BITS, max(_MIN_WINDOW_BITS, bits))
         self._compressor = zlib.compressobj(
-            _LEVEL, zlib.DEFLATED, self._window_bits, _MEMORY_LEVEL, zlib.Z_DEFAULT_STRATEGY, text
+            _LEVEL, zlib.DEFLATED, self._window_bits, _MEMORY_LEVEL, zlib.Z_DEFAULT_STRATEGY, self._text
         )
 
     def pack(self, text: bytes) -> bytes:

@@ -20,6 +20,7 @@ QUIET_S = 3.0
 #: Short terms for stories of many takeovers. The contract is about the defaults.
 SHORT = ("--lease-duration-s=4", "--renew-deadline-s=2.5", "--retry-period-s=0.5")
 SHORT_DURATION_S = 4.0
+DEFAULT_DURATION_S = 15.0
 FREEZES = 4
 WORKERS = 16
 
@@ -104,6 +105,24 @@ def test_a_leader_that_is_stopped_cleanly_under_load_is_replaced_at_once(team: T
         load.for_s(3)
         assert_nothing_lost(team, load, turns=2)
     assert took_s <= CLEAN_S + ALLOWANCE_S
+
+
+@pytest.mark.long
+def test_a_leader_that_is_frozen_under_load_is_replaced_in_time_and_stands_by_when_it_thaws(team: Team) -> None:
+    one, two = team.start_pair()
+    with load_on(team, seed=3) as load:
+        load.for_s(3)
+        one.freeze()
+        frozen_at = datetime.now(UTC)
+        took_s = wait_for_takeover(team, two, frozen_at, CRASH_S)
+        load.for_s(1)
+        one.thaw()
+        load.for_s(3)
+        assert two.leads
+        assert not one.leads
+        assert_nothing_lost(team, load, turns=2, frozen=True)
+    assert took_s <= CRASH_S + ALLOWANCE_S
+    assert team.judge.writes_beyond_lease(one.user, DEFAULT_DURATION_S, frozen=True) == []
 
 
 @pytest.mark.long
