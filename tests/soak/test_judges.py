@@ -207,6 +207,15 @@ def test_what_grows_for_a_whole_life_is_found_and_what_comes_and_goes_is_not() -
     assert len(list(find_growth(more))) == 2, "descriptors and tasks"
 
 
+def test_connections_of_a_leader_that_stands_by_again_are_no_leak_and_those_of_one_that_goes_on_are() -> None:
+    def waits(*descriptors: int, leading: bool = False) -> list[Vitals]:
+        return [Vitals(0, "one", 1, leading, 80, number, 40) for number in descriptors]
+
+    assert list(find_growth(waits(25, 25, 25, 25) + waits(38, leading=True) + waits(35, 35))) == []
+    (found,) = find_growth(waits(25, 25, 25, 25, 35, 35))
+    assert found == "descriptors of one (pid 1) grew from 25 to 35: [25.0, 25.0, 25.0, 25.0, 35.0, 35.0]"
+
+
 def test_another_process_another_role_and_another_api_server_are_other_lives() -> None:
     for other in (life(*[120.0] * 4, pid=2), life(*[120.0] * 4, era=1), life(*[120.0] * 4, leading=False)):
         assert list(find_growth(life(*[80.0] * 4) + other)) == []

@@ -56,23 +56,31 @@ def find_growth(samples: Sequence[Vitals]) -> Iterator[str]:
     """What grew in a life: where the least of the last third is more than the most of the first third and the allowance.
 
     One life is one process in one role under one API server; single peaks and a first rise do not count, a leak that goes on does.
+    A process that leaves the lead keeps the connections of its work for a minute: for descriptors it begins another life.
     """
     lives: defaultdict[tuple[int, bool, int], list[Vitals]] = defaultdict(list)
+    spells: defaultdict[tuple[int, bool, int, int], list[Vitals]] = defaultdict(list)
+    latest: dict[int, tuple[bool, int]] = {}  # the role of each process, and how often it changed
     for sample in samples:
-        lives[sample.pid, sample.leading, sample.era].append(sample)
+        role, changes = latest.get(sample.pid, (sample.leading, 0))
+        latest[sample.pid] = role, changes = sample.leading, changes + (role != sample.leading)
+        lives[sample.pid, role, sample.era].append(sample)
+        spells[sample.pid, role, sample.era, changes].append(sample)
     for life in lives.values():
-        if len(life) < LEAST_SAMPLES:
-            continue
-        third = max(1, len(life) // 3)
-        for what, allowance in (
-            ("rss_mib", RSS_ALLOWANCE_MIB),
-            ("descriptors", DESCRIPTORS_ALLOWANCE),
-            ("tasks", TASKS_ALLOWANCE),
-        ):
-            values = [float(getattr(sample, what)) for sample in life]
-            before, after = max(values[:third]), min(values[-third:])
-            if after > before + allowance:
-                yield f"{what} of {life[0].replica} (pid {life[0].pid}) grew from {before:.0f} to {after:.0f}: {values}"
+        yield from _find_growth(life, "rss_mib", RSS_ALLOWANCE_MIB)
+        yield from _find_growth(life, "tasks", TASKS_ALLOWANCE)
+    for spell in spells.values():
+        yield from _find_growth(spell, "descriptors", DESCRIPTORS_ALLOWANCE)
+
+
+def _find_growth(life: Sequence[Vitals], what: str, allowance: float) -> Iterator[str]:
+    if len(life) < LEAST_SAMPLES:
+        return
+    third = max(1, len(life) // 3)
+    values = [float(getattr(sample, what)) for sample in life]
+    before, after = max(values[:third]), min(values[-third:])
+    if after > before + allowance:
+        yield f"{what} of {life[0].replica} (pid {life[0].pid}) grew from {before:.0f} to {after:.0f}: {values}"
 
 
 def count_lives(samples: Sequence[Vitals]) -> int:

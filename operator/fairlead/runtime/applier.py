@@ -42,7 +42,7 @@ OVERTAKEN_S: Final = 0.05  # somebody wrote an object right after us, and its ev
 
 
 class NotLeadingError(Exception):
-    """The Lease was lost between two writes: the pass ends here."""
+    """The Lease was not renewed in time, between two writes maybe: the pass ends here."""
 
 
 class OwnerGoneError(Exception):

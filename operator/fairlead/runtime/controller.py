@@ -48,6 +48,7 @@ logger = logging.getLogger(__name__)
 PASS_TIMEOUT_S: Final = 120.0
 RESYNC_S: Final = 36_000.0
 POSTPONED_S: Final = 1.0
+UNSURE_S: Final = 1.0  # the Lease was not renewed in time, and its loss is not certain yet
 
 
 @dataclass(slots=True)
@@ -176,7 +177,10 @@ class Controller:
             async with asyncio.timeout(PASS_TIMEOUT_S):
                 result = await self.run_pass(key, about)
         except NotLeadingError:
-            result = "requeue"
+            # Whoever has lost the Lease forgets the queue in a moment. But one that was frozen may find that nobody took it: then the
+            # same term goes on, and nothing else would bring this key back.
+            self._queue.add_after(key, UNSURE_S)
+            result = "requeue_after"
         except StaleOwnerError:
             self._queue.add(key)
             result = "requeue"

@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime
 
 import pytest
-from tests.cluster.operator_world import until
+from tests.cluster.operator_world import World, make_cr, until
 from tests.cluster.replicas.conftest import Team
 from tests.cluster.replicas.load import ChangeLoad
 from tests.cluster.replicas.replica import Replica
@@ -22,6 +22,7 @@ SHORT = ("--lease-duration-s=4", "--renew-deadline-s=2.5", "--retry-period-s=0.5
 SHORT_DURATION_S = 4.0
 DEFAULT_DURATION_S = 15.0
 FREEZES = 4
+THAWS = 3
 WORKERS = 16
 
 
@@ -123,6 +124,22 @@ def test_a_leader_that_is_frozen_under_load_is_replaced_in_time_and_stands_by_wh
         assert_nothing_lost(team, load, turns=2, frozen=True)
     assert took_s <= CRASH_S + ALLOWANCE_S
     assert team.judge.writes_beyond_lease(one.user, DEFAULT_DURATION_S, frozen=True) == []
+
+
+@pytest.mark.long
+def test_a_leader_without_a_rival_that_was_frozen_forgets_nothing_of_what_it_woke_to(team: Team) -> None:
+    """It hears of changes before it has renewed its Lease, which nobody took: the same term goes on."""
+    one = team.start("one", *SHORT)
+    one.wait_leads()
+    world = World(team.cluster, team.namespace)
+    for round_ in range(THAWS):
+        names = [f"m{round_}-{number}" for number in range(8)]
+        one.freeze()
+        time.sleep(SHORT_DURATION_S)
+        world.apply(*(make_cr(team.namespace, name) for name in names))
+        one.thaw()
+        for name in names:
+            world.wait_observed(name)
 
 
 @pytest.mark.long

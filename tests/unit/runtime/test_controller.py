@@ -551,6 +551,26 @@ async def test_losing_the_lease_cancels_at_once() -> None:
         assert world.queue.busy == {}
 
 
+async def test_what_a_late_renewal_held_up_is_made_up_for_when_the_same_term_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A process that was frozen hears of changes first and renews its Lease, which nobody took, a moment later."""
+    monkeypatch.setattr("fairlead.runtime.controller.UNSURE_S", 0.05)
+    async with controlling() as world:
+        world.leading[0] = False
+        world.put_cr(x=1)
+        world.controller.start(1)
+        await asyncio.sleep(0.2)
+        assert world.writes() == []
+        assert world.controller.is_working
+        world.leading[0] = True
+        for _ in range(200):
+            await asyncio.sleep(0.005)
+            if f"{SERVICES}/m" in world.api.objects:
+                break
+        assert f"{SERVICES}/m" in world.api.objects
+
+
 async def test_a_new_term_begins_with_every_resource() -> None:
     async with controlling() as world:
         for name in "abc":
