@@ -104,9 +104,7 @@ class Controller:
 
     def start(self, workers: int) -> None:
         """Begin to work on every custom resource there is, with nothing remembered from an earlier term."""
-        self._memories.clear()
-        self._refusing.clear()
-        self.troubles.clear()
+        self._forget_all()
         self._queue.reopen()
         owners = [OwnerKey(key.namespace, key.name) for key in self._cache.keys(LLMDEPLOYMENT.kind)]
         self._inherited = set(owners)
@@ -127,6 +125,15 @@ class Controller:
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
+        self._forget_all()
+        for key in self._queue.failures:
+            self._queue.forget(key)
+
+    def _forget_all(self) -> None:
+        """A term is over, or another begins: whoever stands by has no troubles to show, and whoever leads has no memories."""
+        self._memories.clear()
+        self._refusing.clear()
+        self.troubles.clear()
 
     def crd_may_have_changed(self) -> None:
         """The watch of the custom resources began anew, as it does when their CRD is replaced."""

@@ -7,6 +7,7 @@ import itertools
 from typing import Any
 
 import pytest
+from tests.unit.kube.fake_api import Fault
 from tests.unit.runtime.world import CRS, DEPLOYMENTS, EVENTS, KEY, SERVICES, DirectedPlanner, World, controlling
 
 from fairlead.api import names
@@ -569,6 +570,24 @@ async def test_what_a_late_renewal_held_up_is_made_up_for_when_the_same_term_goe
             if f"{SERVICES}/m" in world.api.objects:
                 break
         assert f"{SERVICES}/m" in world.api.objects
+
+
+async def test_a_replica_that_stands_by_again_shows_no_trouble_of_its_last_term() -> None:
+    async with controlling(DirectedPlanner(error=ValueError("bug"))) as world:
+        world.put_cr("broken", broken=True)
+        world.put_cr("refused", x=1)
+        world.api.faults.append(Fault(lambda request: request.method == "PATCH", 422, "no", times=10_000))
+        world.controller.start(1)
+        for _ in range(200):
+            await asyncio.sleep(0.005)
+            if world.queue.failures and list(world.controller.refusals()):
+                break
+        assert world.queue.failures
+        assert list(world.controller.refusals())
+        await world.controller.stop(0.0)
+        assert world.queue.failures == {}
+        assert world.controller.troubles.describe(10) == {}
+        assert list(world.controller.refusals()) == list(world.controller.left_behind()) == []
 
 
 async def test_a_new_term_begins_with_every_resource() -> None:
