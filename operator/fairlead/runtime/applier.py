@@ -252,8 +252,10 @@ class Applier:
                 return entry
             if entry.controller_uid != owner.uid:
                 raise _NameTakenError(found) from None
-            # Ours after all: its label was stripped, or the watch is behind.
-            self._cache.put(found, child.key.kind)
+            # Ours after all: the watch is behind, or its label was stripped. Then no watch follows it, and what the cache held of it
+            # would stay as it is now: should this attempt be refused, the next one has to look again.
+            if _is_followed(found):
+                self._cache.put(found, child.key.kind)
             if "deletionTimestamp" in found["metadata"]:
                 raise
             if _applied_hash(found) != desired_hash:
@@ -430,6 +432,10 @@ def _with_metadata(body: Mapping[str, Any], desired_hash: str, extra: Mapping[st
     annotations = dict(metadata.get("annotations") or {})
     annotations[names.ANNOTATION_APPLIED_HASH] = desired_hash
     return {**body, "metadata": {**metadata, "annotations": annotations, **extra}}
+
+
+def _is_followed(live: Mapping[str, Any]) -> bool:
+    return (live["metadata"].get("labels") or {}).get(names.LABEL_MANAGED_BY) == names.MANAGED_BY
 
 
 def _applied_hash(live: Mapping[str, Any]) -> str | None:

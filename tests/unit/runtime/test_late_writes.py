@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.unit.kube.fake_api import Fault
 from tests.unit.runtime.world import CRS, DEPLOYMENTS, KEY, SERVICES, World, controlling
 
 from fairlead.api import names
@@ -111,3 +112,26 @@ async def test_what_overtook_our_own_write_is_not_set_back() -> None:
         with pytest.raises(StaleOwnerError):
             await world.run_pass()
         assert spec_of(world, path) == {"x": 3}
+
+
+async def test_a_child_that_no_watch_follows_is_read_anew_after_each_refusal() -> None:
+    """Somebody took its label, and its controller moved on between our look and our write."""
+    async with controlling() as world:
+        world.put_cr(x=1)
+        await world.settle()
+        path = f"{DEPLOYMENTS}/m"
+        entry = next(entry for entry in world.cache.of_owner(KEY) if entry.key.kind == "Deployment")
+        live = world.api.objects[path]
+        labels = {**live["metadata"]["labels"], names.LABEL_MANAGED_BY: "somebody"}
+        world.api.put(
+            DEPLOYMENTS, "m", **{**live, "metadata": {**live["metadata"], "labels": labels}, "spec": {"x": 9}}
+        )
+        world.cache.remove(entry.key, entry.uid, world.api.version)  # says the watch, and nothing more
+        write_as_another_leader(world, path, x=9)
+        world.api.faults.append(Fault(lambda request: "force" in request.query, 409, "modified"))
+        assert await world.run_pass() == "error"
+        write_as_another_leader(world, path, x=9)  # its controller, which only moves the version
+        world.now[0] += 5.0
+        await world.run_pass()
+        assert spec_of(world, path) == {"x": 1}
+        assert world.api.objects[path]["metadata"]["labels"][names.LABEL_MANAGED_BY] == names.MANAGED_BY
