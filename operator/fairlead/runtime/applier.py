@@ -259,16 +259,16 @@ class Applier:
             if "deletionTimestamp" in found["metadata"]:
                 raise
             if _applied_hash(found) != desired_hash:
-                await self._ask_for(
-                    owner, memory, outcome, again=True
-                )  # another leader may have made it for a newer spec
+                # Another leader may have made it for a newer spec.
+                await self._ask_for(owner, memory, outcome, again=True)
             body = _with_metadata(child.body, desired_hash, _precondition(entry))
             await self._apply(child, body, "drift", outcome, force=True)
         return None
 
     async def _ask_for(self, owner: Owner, memory: ChildMemory, outcome: Outcome, *, again: bool = False) -> None:
         """Make sure that the custom resource lives, and is as we know it, before anything that others may know better is
-        written: once in a term, and (`again`) each time before a child that was deleted is made anew.
+        written: once in a term, and (`again`) each time before a child that was deleted is made anew, or one that bears a wish
+        which is not known to be ours is changed.
 
         Its children and itself come by different watches. When the garbage collector takes the children of a deleted one,
         that may be heard first. And whoever begins to lead with a watch that fell silent would carry out an old spec over a

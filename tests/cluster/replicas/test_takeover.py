@@ -135,7 +135,7 @@ def test_a_leader_without_a_rival_that_was_frozen_forgets_nothing_of_what_it_wok
     for round_ in range(THAWS):
         names = [f"m{round_}-{number}" for number in range(8)]
         one.freeze()
-        time.sleep(SHORT_DURATION_S)
+        time.sleep(SHORT_DURATION_S)  # the Lease runs out
         world.apply(*(make_cr(team.namespace, name) for name in names))
         one.thaw()
         for name in names:
