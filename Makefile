@@ -10,8 +10,8 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 # Tests that need no cluster run on all cores. Those that need one wait more than they work: two processes, each with clusters of
 # its own, share them file by file; with the long ones among them, which measure and starve others, they run one after the other.
-PURE := -n auto --dist worksteal tests/unit tests/golden $(wildcard tests/sim)
-LIVE := $(filter-out tests/unit tests/golden tests/sim tests/data tests/bench tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
+PURE := -n auto --dist worksteal tests/unit tests/golden tests/law $(wildcard tests/sim)
+LIVE := $(filter-out tests/unit tests/golden tests/law tests/sim tests/data tests/bench tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
 STORY ?= serve
 OPERATOR ?= 1
 export PYTHONUNBUFFERED := 1

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from fairlead.api.conditions import REASON_DOCS, ConditionType, Reason
+from collections.abc import Iterable, Mapping
+
+from fairlead.api.conditions import DEPLOYMENT_CONDITIONS, REASON_DOCS, ROUTE_CONDITIONS, ConditionType, Reason
 from hack.generate import GENERATED_NOTICE
 
 #: What True means, and when the condition is something else although nothing is wrong.
-CONDITION_DOCS = {
+DEPLOYMENT_DOCS = {
     ConditionType.READY: "The pods of the current spec serve. The one to wait for. Once it was true, one missing replica of "
     "several does not make it false.",
     ConditionType.RECONCILING: "Something is under way: a rollout, a model load, a replacement of lost pods. Never true together "
@@ -17,11 +19,22 @@ CONDITION_DOCS = {
     ConditionType.PODS_SCHEDULED: "Every pod has a node. Unknown while there are no pods.",
     ConditionType.AVAILABLE: "At least all replicas but one serve, whatever the spec's generation: requests are answered.",
 }
+ROUTE_DOCS = {
+    ConditionType.READY: "The gateways serve the current spec, and each model has a backend that answers. The one to wait for.",
+    ConditionType.RECONCILING: "Something is under way: pods start, routing is being loaded, a backend is not there yet. Never true "
+    "together with `Stalled`.",
+    ConditionType.STALLED: "A person must act; reason and message say why and what to do.",
+    ConditionType.ACCEPTED: "The route is carried out as it is written. False: what ran before goes on.",
+    ConditionType.RESOLVED_REFS: "Every deployment, Secret and key that the route names is there and may be used. Where one is not, "
+    "nothing is sent to that backend, and the next target serves.",
+    ConditionType.PROGRAMMED: "Every gateway has said that it has loaded this generation; one of several may be missing.",
+    ConditionType.BACKENDS_HEALTHY: "Each model has a backend that answers. `status.backends` tells of each.",
+}
 
 HEAD = """\
 # Conditions and reasons
 
-The status of an LLMDeployment speaks in conditions, as `kubectl wait`, Helm, Argo CD and Flux read them. All of them are there
+The status of LLMDeployments and LLMRoutes speaks in conditions, as `kubectl wait`, Helm, Argo CD and Flux read them. All of them are there
 from the first write on. Each carries `observedGeneration`: if it is lower than `metadata.generation`, the condition speaks of an
 older spec. `lastTransitionTime` moves only when `status` does. Before any operator has seen the object,
 `status.observedGeneration` is -1, so no tool takes it for ready.
@@ -41,13 +54,18 @@ them waiting.
 
 def generate() -> dict[str, str]:
     """The page. Raises KeyError when a condition or a reason has no text."""
-    conditions = "".join(f"| `{one.value}` | {CONDITION_DOCS[one]} |\n" for one in ConditionType)
+    tables = (("LLMDeployment", DEPLOYMENT_CONDITIONS, DEPLOYMENT_DOCS), ("LLMRoute", ROUTE_CONDITIONS, ROUTE_DOCS))
+    conditions = "".join(make_table(kind, types, docs) for kind, types, docs in tables)
     reasons = "".join(make_entry(reason) for reason in sorted(Reason, key=lambda reason: reason.value))
-    return {
-        "docs/conditions.md": f"<!-- {GENERATED_NOTICE} -->\n\n{HEAD}\n## Conditions\n\n| Condition | True means |\n| --- | --- |\n"
-        f"{conditions}{TAIL_OF_CONDITIONS}\n## Reasons\n\nReasons are words for machines and stay; messages are for people and may "
-        f"change. Events carry the same reasons.\n{reasons}"
-    }
+    head = f"<!-- {GENERATED_NOTICE} -->\n\n{HEAD}{conditions}{TAIL_OF_CONDITIONS}"
+    words = "Reasons are words for machines and stay; messages are for people and may change. Events carry the same reasons."
+    return {"docs/conditions.md": f"{head}\n## Reasons\n\n{words}\n{reasons}"}
+
+
+def make_table(kind: str, types: Iterable[ConditionType], docs: Mapping[ConditionType, str]) -> str:
+    """The conditions of one kind."""
+    rows = "".join(f"| `{one.value}` | {docs[one]} |\n" for one in types)
+    return f"\n## Conditions of an {kind}\n\n| Condition | True means |\n| --- | --- |\n{rows}"
 
 
 def make_entry(reason: Reason) -> str:

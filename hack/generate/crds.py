@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from fairlead.api.crd import make_llmdeployment_crd
+from fairlead.api.crd import make_crds
 from hack.generate import GENERATED_NOTICE
 from hack.generate.rbac import dump
 
 NOTICE = f"# {GENERATED_NOTICE} Source: operator/fairlead/api/\n"
-
-
-def make_crds() -> list[dict[str, Any]]:
-    """All of them."""
-    return [make_llmdeployment_crd()]
 
 
 def generate() -> dict[str, str]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from fairlead.config import ENV_PREFIX, OperatorConfig
+from fairlead.providers.loader import ProviderCatalog
+from fairlead.providers.table import make_provider_notes, make_provider_table
 from hack.generate import rbac, values
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("docs/operations.md", "charts/fairlead/README.md")
+PAGES = ("docs/operations.md", "docs/llmroute.md", "charts/fairlead/README.md")
 _SECTION = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -30,7 +34,13 @@ def _show(default: object) -> str:
     return str(default).lower() if isinstance(default, bool) else str(default)
 
 
-SECTIONS = {"rbac": rbac.make_table, "options": make_options_table, "values": values.make_table}
+SECTIONS: dict[str, Callable[[], str]] = {
+    "rbac": rbac.make_table,
+    "options": make_options_table,
+    "values": values.make_table,
+    "providers": partial(make_provider_table, ProviderCatalog.builtin()),
+    "provider_notes": partial(make_provider_notes, ProviderCatalog.builtin()),
+}
 
 
 def generate() -> dict[str, str]:

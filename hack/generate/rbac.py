@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from fairlead.api.names import GROUP, LLMDEPLOYMENTS
+from fairlead.api.names import GROUP, LLMDEPLOYMENTS, LLMROUTES
 from fairlead.kube.access import ACCESS, Access, Scope, make_policy_rules
 from hack.generate import GENERATED_NOTICE
 
@@ -28,8 +28,13 @@ WRITE = ("create", "update", "patch", "delete", "deletecollection")
 #: What people with view, edit or admin in a namespace may do with the custom resources there: role, built-in roles that
 #: take it up by aggregation, resources, verbs.
 USER_ROLES = (
-    ("view", ("view", "edit", "admin"), (LLMDEPLOYMENTS, f"{LLMDEPLOYMENTS}/status"), READ),
-    ("edit", ("edit", "admin"), (LLMDEPLOYMENTS,), WRITE),
+    (
+        "view",
+        ("view", "edit", "admin"),
+        (LLMDEPLOYMENTS, f"{LLMDEPLOYMENTS}/status", LLMROUTES, f"{LLMROUTES}/status"),
+        READ,
+    ),
+    ("edit", ("edit", "admin"), (LLMDEPLOYMENTS, LLMROUTES), WRITE),
     ("scale", ("edit", "admin"), (f"{LLMDEPLOYMENTS}/scale",), ("get", "update", "patch")),
 )
 

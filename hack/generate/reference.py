@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from fairlead.api.crd import make_crds
 from fairlead.api.rules.beyond import BEYOND_CEL
 from hack.generate import GENERATED_NOTICE
-from hack.generate.crds import make_crds
 
 Json = dict[str, Any]
 
@@ -21,7 +21,7 @@ def generate() -> dict[str, str]:
         for version in crd["spec"]["versions"]:
             schema = version["schema"]["openAPIV3Schema"]
             parts.append(f"\n## {kind} ({group}/{version['name']})\n\n{schema['description']}\n")
-            parts.append("\n`kubectl explain` shows the same texts. Examples are in the [guide](llmdeployment.md).\n")
+            parts.append(f"\n`kubectl explain` shows the same texts. Examples are in the [guide]({kind.lower()}.md).\n")
             for section in ("spec", "status"):
                 parts.append(f"\n### {section}\n\n{schema['properties'][section].get('description', '')}\n\n")
                 parts.append("| Field | Type | Default | Meaning |\n| --- | --- | --- | --- |\n")

@@ -14,6 +14,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from fairlead.facts.observed import OperatorFacts
+
 ENV_PREFIX: Final = "FAIRLEAD_"
 DEFAULT_NAMESPACE: Final = "fairlead-system"
 _NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -71,7 +73,7 @@ class OperatorConfig(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="The least severe level that is logged."
     )
-    workers: int = Field(16, ge=1, le=256, description="LLMDeployments worked on at the same time.")
+    workers: int = Field(16, ge=1, le=256, description="Custom resources worked on at the same time.")
     shutdown_grace_s: Seconds = Field(10.0, description="Seconds that running work is given at SIGTERM.")
     monitoring_namespaces: Names = Field(
         ("monitoring",),
@@ -80,6 +82,21 @@ class OperatorConfig(BaseModel):
     download_bandwidth: Annotated[int, BeforeValidator(parse_bytes_per_s), Field(gt=0)] = Field(
         50_000_000,
         description="Assumed bandwidth of model downloads in bytes per second (50M, 200Mi), for start-up budgets.",
+    )
+    trusted_hosts: Names = Field(
+        (),
+        description="Hosts of providers that routes may call trusted (Internal data goes there), comma-separated; *.suffix too.",
+    )
+    local_images: Names = Field(
+        (),
+        description="Engine images beside fairlead's own that keep what they are sent, comma-separated patterns with *.",
+    )
+    gateway_image: str = Field(
+        "envoyproxy/envoy:distroless-v1.40.0",
+        description="Image of the gateways' pods: Envoy 1.40, no other minor version.",
+    )
+    cluster_domain: str = Field(
+        "cluster.local", description="The cluster's DNS domain, in which Services have their names."
     )
     kubeconfig: str | None = Field(
         None, description="Kubeconfig file. Default: the pod's account, else $KUBECONFIG, ~/.kube/config."
@@ -98,6 +115,19 @@ class OperatorConfig(BaseModel):
         if not self.retry_period_s < self.renew_deadline_s < self.lease_duration_s:
             raise ValueError("needed: retry_period_s < renew_deadline_s < lease_duration_s")
         return self
+
+    @property
+    def facts(self) -> OperatorFacts:
+        """What the installation adds to a decision."""
+        return OperatorFacts(
+            namespace=self.namespace,
+            monitoring_namespaces=self.monitoring_namespaces,
+            download_bytes_per_s=self.download_bandwidth,
+            gateway_image=self.gateway_image,
+            trusted_hosts=frozenset(self.trusted_hosts),
+            local_images=self.local_images,
+            cluster_domain=self.cluster_domain,
+        )
 
     @property
     def leases_in(self) -> str:

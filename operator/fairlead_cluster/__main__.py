@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from fairlead_cluster.build import describe, find_or_build, say_on_stderr
-from fairlead_cluster.cluster import require_linux
+from fairlead_cluster.cluster import HOSTS_FILE, require_linux
 from fairlead_cluster.errors import LocalClusterError, UnsupportedPlatformError
 from fairlead_cluster.node.options import Engines
 from fairlead_cluster.services import PRIVILEGED_PORT_OFFSET, first_bindable_port
@@ -83,6 +83,7 @@ def _print_usage(directory: Path, state: State) -> None:
     _print(f"# the operator's own, with its RBAC only: {directory}/operator.kubeconfig")
     _print(f"# kubectl: {state.kubectl}")
     _print(f"# audit log: {directory}/audit.log   logs: {directory}/logs   cluster DNS: {state.dns}")
+    _print(f"# further names for the DNS, as in /etc/hosts: {directory}/{HOSTS_FILE}")
     if first_bindable_port() > _MOST_USED_PORT:
         _print(
             f"# you are not root: a Service port below {first_bindable_port()} is at {PRIVILEGED_PORT_OFFSET} + port"

@@ -23,6 +23,7 @@ from fairlead_cluster.controlplane import ControlPlane
 from fairlead_cluster.dataplane import DataPlaneConfig
 from fairlead_cluster.errors import LocalClusterError, NotReadyError, UnsupportedPlatformError
 from fairlead_cluster.gobuild import Say
+from fairlead_cluster.hosts import HostsFile
 from fairlead_cluster.kubectl import Kubectl
 from fairlead_cluster.node.options import Options
 from fairlead_cluster.node.specs import DEFAULT_NODES, NodeSpec
@@ -41,6 +42,9 @@ from fairlead_cluster.services import first_bindable_port, forwarded_port
 Json = dict[str, Any]
 
 _REPOSITORY = Path(__file__).parents[2]
+#: Of the operator that comes with the cluster: providers of one's own are called something.test (RFC 6761: nobody else's name).
+OPERATOR_ARGS = ("--trusted-hosts=*.test",)
+HOSTS_FILE = "dns-hosts"  # below a cluster's folder
 _DATA_PLANE_TIMEOUT_S = 30.0
 _DATA_PLANE_GRACE_S = 20.0
 _ORPHAN_GRACE_S = 1.0
@@ -154,6 +158,14 @@ class LocalCluster:
         return ("127.0.0.1", self._dns_port)
 
     @property
+    def hosts_file(self) -> HostsFile:
+        """Names outside of the cluster that its DNS answers: `cluster.hosts_file.update({"api.x.test": ("127.0.0.9",)})`.
+
+        Known to whoever asks from then on. It is a file of the cluster's folder: other processes may write it, too.
+        """
+        return HostsFile(self.directory / HOSTS_FILE)
+
+    @property
     def process_identities(self) -> list[ProcessIdentity]:
         """All processes that run for this cluster now, except those of pods."""
         others = [self._data_plane] if self._data_plane is not None else []
@@ -175,7 +187,7 @@ class LocalCluster:
                 self._start_data_plane()
             if self._with_operator:
                 self._say("starting the operator")
-                self.start_operator()
+                self.start_operator(OPERATOR_ARGS)
                 self.wait_for_operator()
         except BaseException:
             self.stop()
@@ -304,6 +316,7 @@ class LocalCluster:
             nodes=self._nodes,
             options=self._node_options,
             dns_port=self._dns_port,
+            hosts_file=self.hosts_file.path,
             ready_file=ready,
         )
         path = self.directory / "data-plane.json"

@@ -22,6 +22,7 @@ import orjson
 from fairlead_cluster.api import PODS, SERVICES, Api, Kubeconfig, Store
 from fairlead_cluster.dns import DnsServer
 from fairlead_cluster.endpoints import Endpoint
+from fairlead_cluster.hosts import HostsFile
 from fairlead_cluster.node.images import Image
 from fairlead_cluster.node.options import Engines, Options, VolumeSync
 from fairlead_cluster.node.specs import NodeSpec
@@ -42,13 +43,14 @@ class DataPlaneConfig:
     nodes: Sequence[NodeSpec]
     options: Options
     dns_port: int
+    hosts_file: Path  # further names for the DNS; need not exist
     ready_file: Path  # created when everything runs
 
     @classmethod
     def read(cls, path: Path) -> DataPlaneConfig:
         """Parse what `write` wrote."""
         data = orjson.loads(path.read_bytes())
-        paths = {key: Path(data[key]) for key in ("kubeconfig", "data_dir", "ready_file")}
+        paths = {key: Path(data[key]) for key in ("kubeconfig", "data_dir", "hosts_file", "ready_file")}
         nodes = tuple(NodeSpec.from_json(node) for node in data["nodes"])
         return cls(nodes=nodes, options=_parse_options(data["options"]), dns_port=data["dns_port"], **paths)
 
@@ -70,7 +72,7 @@ def _with_tuples(data: Json) -> Json:
 class Network:
     """kube-proxy and DNS: follows Services and pods, and keeps forwarders and answers in step with them."""
 
-    def __init__(self, api: Api, api_server: Endpoint, dns_port: int) -> None:
+    def __init__(self, api: Api, api_server: Endpoint, dns: tuple[str, int], hosts: HostsFile) -> None:
         self._services = Store(api, SERVICES)
         self._pods = Store(api, PODS)
         self._changed_namespaces: set[str] = set()
@@ -79,7 +81,7 @@ class Network:
             store.subscribe(self._on_change)
         # The API server has no pods: its Service is the one whose endpoints are known without looking.
         self._proxy = ServiceProxy(first_bindable_port(), {("default", "kubernetes"): (api_server,)})
-        self._dns = DnsServer("127.0.0.1", dns_port, self._lookup)
+        self._dns = DnsServer(*dns, self._lookup, hosts.find)
 
     async def run(self, ready: asyncio.Event) -> None:
         """Until cancelled; sets `ready` when the Services and pods that exist are known and forwarded."""
@@ -129,9 +131,10 @@ async def run(config: DataPlaneConfig) -> None:
         loop.add_signal_handler(signum, stop.set)
     kubeconfig = Kubeconfig.load(config.kubeconfig)
     async with Api(kubeconfig, user_agent="fairlead-data-plane") as api:
-        network = Network(api, api_server_endpoint(kubeconfig.server_url), config.dns_port)
+        dns = ("127.0.0.1", config.dns_port)
+        network = Network(api, api_server_endpoint(kubeconfig.server_url), dns, HostsFile(config.hosts_file))
         network_ready = asyncio.Event()
-        nodes = NodeStandIn(api, config.nodes, data_dir=config.data_dir, options=config.options)
+        nodes = NodeStandIn(api, config.nodes, data_dir=config.data_dir, options=config.options, resolver=dns)
         async with asyncio.TaskGroup() as group:  # the end of any part is the end of all
             parts = [group.create_task(network.run(network_ready)), group.create_task(nodes.run())]
             await network_ready.wait()

@@ -6,17 +6,13 @@ A CA of our own (rather than the certificate that kube-apiserver signs for itsel
 
 from __future__ import annotations
 
-import datetime as dt
-import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-_LIFETIME = dt.timedelta(days=3650)
+from fairlead_cluster.certificates import Authority, key_pem, write_owned
+
 _DNS_NAMES = (
     "localhost",
     "kubernetes",
@@ -51,76 +47,11 @@ def create_pki(directory: Path, service_ip: str) -> Pki:
         server_key=directory / "server.key",
         service_account_key=directory / "service-account.key",
     )
-    ca_key, server_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    ca = _ca_certificate(ca_key)
-    _write(pki.ca_cert, ca.public_bytes(serialization.Encoding.PEM))
-    _write(pki.ca_key, _pem(ca_key))
-    server = _server_certificate(server_key, ca, ca_key, service_ip)
-    _write(pki.server_cert, server.public_bytes(serialization.Encoding.PEM))
-    _write(pki.server_key, _pem(server_key))
-    _write(pki.service_account_key, _pem(ec.generate_private_key(ec.SECP256R1())))
+    authority = Authority("fairlead-local-cluster")
+    server = authority.issue("kube-apiserver", _DNS_NAMES, ("127.0.0.1", service_ip))
+    write_owned(pki.ca_cert, authority.cert)
+    write_owned(pki.ca_key, authority.key)
+    write_owned(pki.server_cert, server.cert)
+    write_owned(pki.server_key, server.key)
+    write_owned(pki.service_account_key, key_pem(ec.generate_private_key(ec.SECP256R1())))
     return pki
-
-
-def _ca_certificate(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fairlead-local-cluster")])
-    usage = x509.KeyUsage(
-        digital_signature=True,
-        key_cert_sign=True,
-        crl_sign=True,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-    return (
-        _builder(name, name, key.public_key())
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(usage, critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-
-
-def _server_certificate(
-    key: ec.EllipticCurvePrivateKey, ca: x509.Certificate, ca_key: ec.EllipticCurvePrivateKey, service_ip: str
-) -> x509.Certificate:
-    names: list[x509.GeneralName] = [x509.DNSName(name) for name in _DNS_NAMES]
-    names += [x509.IPAddress(ipaddress.ip_address(ip)) for ip in ("127.0.0.1", service_ip)]
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kube-apiserver")])
-    issuer_key_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
-    return (
-        _builder(subject, ca.subject, key.public_key())
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(issuer_key_id, critical=False)
-        .sign(ca_key, hashes.SHA256())
-    )
-
-
-def _builder(subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-    now = dt.datetime.now(dt.UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(public_key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(minutes=5))
-        .not_valid_after(now + _LIFETIME)
-    )
-
-
-def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    # SEC 1 rather than PKCS #8: kube-controller-manager reads its signing keys in either, kube-apiserver too.
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
-    )
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.touch(mode=0o600)
-    path.write_bytes(data)

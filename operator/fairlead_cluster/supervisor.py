@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from fairlead_cluster.cluster import LocalCluster
+from fairlead_cluster.cluster import OPERATOR_ARGS, LocalCluster
 from fairlead_cluster.errors import ComponentDiedError, LocalClusterError, NotReadyError
 from fairlead_cluster.gobuild import Say
 from fairlead_cluster.kubeconfig import write_private
@@ -152,7 +152,7 @@ def _watch(cluster: LocalCluster, operator: bool, stop: threading.Event, say: Sa
                 back_off_s = first_back_off_s
             if stop.wait(back_off_s):
                 return
-            cluster.start_operator()
+            cluster.start_operator(OPERATOR_ARGS)
             back_off_s, started_at = min(2 * back_off_s, longest_back_off_s), time.monotonic()
             changed()
 

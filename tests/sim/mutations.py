@@ -42,7 +42,7 @@ class Mutation:
 def _forced_first_apply(patch: Patch) -> None:
     async def create(self: Any, owner: Any, child: Any, desired_hash: str, *rest: Any) -> None:
         body = applier._with_metadata(child.body, desired_hash, {})
-        await self._apply(child, body, "create", rest[-1], force=True)
+        await self._apply(owner, child, body, "create", rest[-1], force=True)
 
     patch.setattr(Applier, "_create", create)
 
@@ -50,7 +50,7 @@ def _forced_first_apply(patch: Patch) -> None:
 def _unforced_first_apply(patch: Patch) -> None:
     async def create(self: Any, owner: Any, child: Any, desired_hash: str, *rest: Any) -> None:
         body = applier._with_metadata(child.body, desired_hash, {})
-        await self._apply(child, body, "create", rest[-1], force=False)
+        await self._apply(owner, child, body, "create", rest[-1], force=False)
 
     patch.setattr(Applier, "_create", create)
 
@@ -309,6 +309,7 @@ def _invalid_spec_takes_everything_down(patch: Patch) -> None:
 
 def _child_changes_unheard(patch: Patch) -> None:
     patch.setattr(main.Operator, "_on_child_change", lambda *_: None)
+    patch.setattr(main.Operator, "_find_concerned", lambda *_: [])
 
 
 def _resource_events_unheard(patch: Patch) -> None:
@@ -334,6 +335,7 @@ def _status_writes_the_resource(patch: Patch) -> None:
 
 def _freed_names_unheard(patch: Patch) -> None:
     patch.setattr(main.Operator, "_on_name_free", lambda *_: None)
+    patch.setattr(main.Operator, "_find_concerned", lambda *_: [])
     patch.setattr(applier, "retry_in_s", lambda *_: 5000.0)
 
 

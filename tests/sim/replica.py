@@ -22,10 +22,12 @@ from fairlead.config import OperatorConfig
 from fairlead.errors import ApiError, Gone
 from fairlead.facts.observed import Observed, OperatorFacts
 from fairlead.kube.cache import Cache
-from fairlead.kube.resources import LLMDEPLOYMENT
+from fairlead.kube.client import ApiClient
 from fairlead.kube.session import Connection
 from fairlead.planning.plan import Plan
 from fairlead.runtime import decide
+from fairlead.runtime.feed import CustomResourceFeed
+from fairlead.runtime.kinds import Kinds, by_name, make_llmdeployment
 from fairlead.runtime.main import Operator
 from fairlead.runtime.sandbox import Sandbox
 
@@ -76,7 +78,7 @@ class Replica:
             metrics_address="127.0.0.1",
             metrics_port=0,
         )
-        self.operator = Operator(config, connection, self._make_planner)
+        self.operator = Operator(config, connection, self._make_kinds)
         self._use_cluster_time()
 
     def start(self) -> None:
@@ -109,7 +111,7 @@ class Replica:
     def findings(self) -> list[str]:
         """What this life did that none may: passes that raised, tasks that died."""
         found = []
-        panics = self.operator.metrics.reconcile_panics._value.get()
+        panics = sum(passes.panics._value.get() for passes in self.operator.metrics.passes.values())
         if panics:
             found.append(f"{self.actor}: {panics:.0f} passes raised an exception")
         if self.operator.controller.broken.is_set():
@@ -121,8 +123,8 @@ class Replica:
         ]
         return found
 
-    def _make_planner(self, config: OperatorConfig, cache: Cache) -> decide.DeploymentPlanner:
-        return decide.DeploymentPlanner(config, cache, _SameProcess())
+    def _make_kinds(self, config: OperatorConfig, cache: Cache, _: ApiClient) -> Kinds:
+        return by_name(make_llmdeployment(config, decide.DeploymentPlanner(config, cache, _SameProcess())))
 
     def _use_cluster_time(self) -> None:
         controller = self.operator.controller
@@ -132,28 +134,31 @@ class Replica:
 
     async def _run(self) -> None:
         operator = self.operator
-        await operator.feed.expect()
+        for feed in operator.feeds.values():
+            await feed.expect()
         for informer in operator.informers:
             self._spawn(informer.run(), f"informer of {informer.selection}")
-        self._spawn(operator.feed.run(), "ghost finder")
+        for feed in operator.feeds.values():
+            self._spawn(feed.run(), "ghost finder")
         self._spawn(operator._follow_leadership(), "leadership")
         if self.options.leads or self.options.elect:
             self._spawn(operator._lead_when_synced(), "election")
-        self._spawn(self._watch_resources(), "kopf")
+        for feed in operator.feeds.values():
+            self._spawn(self._watch_resources(feed), "kopf")
 
-    async def _watch_resources(self) -> None:
+    async def _watch_resources(self, feed: CustomResourceFeed) -> None:
         """What kopf does: a list whose items have no type, then a watch from there; after 410 again from the beginning."""
-        client, feed = self.operator.client, self.operator.feed
+        client, resource = self.operator.client, feed.resource
         version = ""
         while True:
             try:
                 if not version:
-                    async for page in client.list(LLMDEPLOYMENT, None):
+                    async for page in client.list(resource, None):
                         feed.listed()
                         version = page.resource_version
                         for item in page.items:
                             feed.on_event({"type": None, "object": item})
-                async for event in client.watch(LLMDEPLOYMENT, None, resource_version=version):
+                async for event in client.watch(resource, None, resource_version=version):
                     version = event.object["metadata"]["resourceVersion"]
                     raw = {"type": event.type, "object": event.object}
                     if event.type != "BOOKMARK" and not feed.is_known(raw):

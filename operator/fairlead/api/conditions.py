@@ -9,7 +9,7 @@ from typing import Final
 
 
 class ConditionType(StrEnum):
-    """Conditions of an LLMDeployment, in the order in which status shows them."""
+    """Every type of condition. Which kind has which, and in which order status shows them, stands below."""
 
     READY = "Ready"
     RECONCILING = "Reconciling"
@@ -17,6 +17,29 @@ class ConditionType(StrEnum):
     MODEL_READY = "ModelReady"
     PODS_SCHEDULED = "PodsScheduled"
     AVAILABLE = "Available"
+    ACCEPTED = "Accepted"
+    RESOLVED_REFS = "ResolvedRefs"
+    PROGRAMMED = "Programmed"
+    BACKENDS_HEALTHY = "BackendsHealthy"
+
+
+DEPLOYMENT_CONDITIONS: Final = (
+    ConditionType.READY,
+    ConditionType.RECONCILING,
+    ConditionType.STALLED,
+    ConditionType.MODEL_READY,
+    ConditionType.PODS_SCHEDULED,
+    ConditionType.AVAILABLE,
+)
+ROUTE_CONDITIONS: Final = (
+    ConditionType.READY,
+    ConditionType.RECONCILING,
+    ConditionType.STALLED,
+    ConditionType.ACCEPTED,
+    ConditionType.RESOLVED_REFS,
+    ConditionType.PROGRAMMED,
+    ConditionType.BACKENDS_HEALTHY,
+)
 
 
 class Reason(StrEnum):
@@ -32,6 +55,10 @@ class Reason(StrEnum):
     MINIMUM_REPLICAS_AVAILABLE = "MinimumReplicasAvailable"
     NOT_STALLED = "NotStalled"
     REVISION_AVAILABLE = "RevisionAvailable"
+    ACCEPTED = "Accepted"
+    RESOLVED = "Resolved"
+    PROGRAMMED = "Programmed"
+    BACKENDS_READY = "BackendsReady"
     # under way
     PROGRESSING = "Progressing"
     ROLLING_OUT = "RollingOut"
@@ -43,6 +70,9 @@ class Reason(StrEnum):
     NO_REPLICAS = "NoReplicas"
     REPLICAS_UNAVAILABLE = "ReplicasUnavailable"
     API_UNAVAILABLE = "ApiUnavailable"
+    PUBLISHING = "Publishing"
+    GATEWAYS_PENDING = "GatewaysPending"
+    BACKENDS_NOT_READY = "BackendsNotReady"
     # a person must act
     INVALID_SPEC = "InvalidSpec"
     INVALID_CHILD = "InvalidChild"
@@ -59,6 +89,11 @@ class Reason(StrEnum):
     STARTUP_TIMEOUT = "StartupTimeout"
     POD_CREATE_REFUSED = "PodCreateRefused"
     CHILD_REFUSED = "ChildRefused"
+    NO_PERMITTED_TARGET = "NoPermittedTarget"
+    PROVIDER_REFUSED = "ProviderRefused"
+    TOO_LARGE = "TooLarge"
+    REF_NOT_RESOLVED = "RefNotResolved"
+    ROUTING_REJECTED = "RoutingRejected"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +122,22 @@ REASON_DOCS: Final[Mapping[Reason, ReasonDoc]] = {
     Reason.REVISION_AVAILABLE: ReasonDoc(
         "It serves with the pod template of an earlier operator or engine file; a newer one exists and is not taken by itself.",
         "Nothing must be done. To take it, set `spec.rollout.revision: Latest`, or change the pods' spec.",
+    ),
+    Reason.ACCEPTED: ReasonDoc("The route is carried out as it is written."),
+    Reason.RESOLVED: ReasonDoc("Every deployment, Secret and provider that the route names is there and may be used."),
+    Reason.PROGRAMMED: ReasonDoc("Every gateway has said that it has loaded this generation."),
+    Reason.BACKENDS_READY: ReasonDoc("Each model has a backend to which requests are sent."),
+    Reason.PUBLISHING: ReasonDoc(
+        "Gateways are loading the routing: within seconds, step by step when something is added or removed.",
+        "If it lasts, look at the gateway's pods and their logs (`kubectl logs deploy/<route>-gateway`).",
+    ),
+    Reason.GATEWAYS_PENDING: ReasonDoc(
+        "The gateway's pods are starting, or fewer are ready than asked for.",
+        "If it lasts, look at the pods (`kubectl describe pod`).",
+    ),
+    Reason.BACKENDS_NOT_READY: ReasonDoc(
+        "Some model has no backend that answers; `status.backends` says which backend lacks what.",
+        "Follow the message of the backend that should answer.",
     ),
     Reason.PROGRESSING: ReasonDoc("Objects are being made, or the last pods are ending."),
     Reason.ROLLING_OUT: ReasonDoc("Pods are being replaced by pods of the current template, or their number changes."),
@@ -163,6 +214,26 @@ REASON_DOCS: Final[Mapping[Reason, ReasonDoc]] = {
     Reason.POD_CREATE_REFUSED: ReasonDoc(
         "The cluster refuses to create pods: a quota, an admission policy or Pod Security; the message quotes it.",
         "Raise the quota, or satisfy the policy that the message names.",
+    ),
+    Reason.NO_PERMITTED_TARGET: ReasonDoc(
+        "A role may send a class of requests for which a model has no target that may take it. The routing that runs goes on.",
+        "Add a target that may, take the class from the role, or list it in `spec.dataPolicy.denyClasses`.",
+    ),
+    Reason.PROVIDER_REFUSED: ReasonDoc(
+        "A provider of the route cannot be used as it is written: its address, a parameter, or trust that the operator does not share.",
+        "Correct the field that the message names.",
+    ),
+    Reason.TOO_LARGE: ReasonDoc(
+        "The routing does not fit into a ConfigMap. The routing that runs goes on.",
+        "Spread the models over several LLMRoutes.",
+    ),
+    Reason.REF_NOT_RESOLVED: ReasonDoc(
+        "A deployment, Secret or key that the route names is missing or may not be used; nothing is sent to that backend.",
+        "Run the command that the message gives.",
+    ),
+    Reason.ROUTING_REJECTED: ReasonDoc(
+        "A gateway refuses the routing and goes on with the one before. This is a mistake of fairlead.",
+        "Read the gateway's log, and report it.",
     ),
     Reason.CHILD_REFUSED: ReasonDoc(
         "The API server refuses one of the children: missing rights, a policy or a quota. It is tried again after two seconds, and "

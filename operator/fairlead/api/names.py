@@ -13,19 +13,33 @@ API_VERSION: Final = f"{GROUP}/{VERSION}"
 
 LLMDEPLOYMENT: Final = "LLMDeployment"
 LLMDEPLOYMENTS: Final = "llmdeployments"
+LLMROUTE: Final = "LLMRoute"
+LLMROUTES: Final = "llmroutes"
 
 # One field manager per CR kind (law 2): with one for all, two CRs whose children's names meet would take the
 # object from each other for ever; with one each the API server refuses the second controller.
 FIELD_MANAGER_LLMDEPLOYMENT: Final = "fairlead-llmdeployment"
+FIELD_MANAGER_LLMROUTE: Final = "fairlead-llmroute"
 
 LABEL_NAME: Final = "app.kubernetes.io/name"
 LABEL_COMPONENT: Final = "app.kubernetes.io/component"
 LABEL_INSTANCE: Final = "app.kubernetes.io/instance"
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 LABEL_LLMDEPLOYMENT: Final = f"{GROUP}/llmdeployment"
+LABEL_LLMROUTE: Final = f"{GROUP}/llmroute"
 LABEL_ENGINE: Final = f"{GROUP}/engine"  # on the ConfigMaps that override or add an engine
 MANAGED_BY: Final = "fairlead"
 COMPONENT_ENGINE: Final = "engine"
+COMPONENT_GATEWAY: Final = "gateway"
+
+#: Kinds of custom resources that own children, and the label on a child that says to which resource of the kind it belongs.
+OWNER_LABELS: Final = {LLMDEPLOYMENT: LABEL_LLMDEPLOYMENT, LLMROUTE: LABEL_LLMROUTE}
+
+#: On a Secret: what it may be used for, and for which hosts. Consent lives in the Secret, so that no route can send any of them.
+LABEL_USE: Final = f"{GROUP}/use"
+USE_PROVIDER: Final = "provider"
+USE_CLIENTS: Final = "clients"
+ANNOTATION_HOSTS: Final = f"{GROUP}/hosts"
 
 #: Label keys that belong to fairlead; `spec.pod.labels` may not touch them.
 RESERVED_LABEL_KEYS: Final = (LABEL_NAME, LABEL_COMPONENT, LABEL_INSTANCE, LABEL_MANAGED_BY)
@@ -38,6 +52,9 @@ ANNOTATION_TEMPLATE_INPUT: Final = (
     f"{GROUP}/template-input"  # on the Deployment: hash of the spec fields behind the pod template
 )
 ANNOTATION_TEMPLATE: Final = f"{GROUP}/template"  # on the Deployment: the pod template as first rendered (law 8)
+
+#: On a gateway's pods: which routing their kubelet was told to project, and when.
+ANNOTATION_ROUTING: Final = f"{GROUP}/routing"
 
 #: On the cache claim: the storage class that fairlead asked for (absent: it left the choice to the cluster).
 ANNOTATION_STORAGE_CLASS: Final = f"{GROUP}/storage-class"
@@ -64,6 +81,32 @@ def make_engine_labels(name: str) -> dict[str, str]:
 def make_engine_selector(name: str) -> dict[str, str]:
     """Selector of the engine pods of LLMDeployment `name`: immutable for the life of its Deployment."""
     return {LABEL_INSTANCE: name, LABEL_COMPONENT: COMPONENT_ENGINE, LABEL_MANAGED_BY: MANAGED_BY}
+
+
+def make_gateway_labels(name: str) -> dict[str, str]:
+    """Labels on every child of LLMRoute `name`."""
+    return {
+        LABEL_NAME: MANAGED_BY,
+        LABEL_COMPONENT: COMPONENT_GATEWAY,
+        LABEL_INSTANCE: name,
+        LABEL_MANAGED_BY: MANAGED_BY,
+        LABEL_LLMROUTE: name,
+    }
+
+
+def make_gateway_selector(name: str) -> dict[str, str]:
+    """Selector of the gateway pods of LLMRoute `name`: immutable for the life of its Deployment."""
+    return {LABEL_INSTANCE: name, LABEL_COMPONENT: COMPONENT_GATEWAY, LABEL_MANAGED_BY: MANAGED_BY}
+
+
+def gateway_name(route: str) -> str:
+    """Deployment, Service and policies of a route's gateway."""
+    return f"{route}-gateway"
+
+
+def gateway_part_name(route: str, part: str) -> str:
+    """A ConfigMap or Secret of a route's gateway."""
+    return f"{gateway_name(route)}-{part}"
 
 
 def format_selector(selector: dict[str, str]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fairlead.api.llmdeployment import LLMDeploymentSpec
+from fairlead.api.route import LLMRouteSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,4 +57,13 @@ class LLMDeployment:
 
     metadata: Metadata
     spec: LLMDeploymentSpec
+    status: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LLMRoute:
+    """A valid LLMRoute. `status` is the raw status subresource as last seen ({} when there is none)."""
+
+    metadata: Metadata
+    spec: LLMRouteSpec
     status: Mapping[str, Any] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""The verdict on a custom resource: a valid `LLMDeployment`, or findings that say what is wrong, where, and what would work.
+"""The verdict on a custom resource: a valid one, or findings that say what is wrong, where, and what would work.
 
 The same questions as the API server asks with the generated CRD, in the same order: first the structure, and only if that
 holds, the rules. `fairlead render` and the operator both ask here, so a typo looks the same in a pipeline and in status.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, cast
 
@@ -15,13 +16,14 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from fairlead.api.llmdeployment import LLMDeploymentSpec
-from fairlead.api.names import API_VERSION, LLMDEPLOYMENT
-from fairlead.api.resource import Finding, LLMDeployment, Metadata
-from fairlead.api.rules import RULES, Root, Rule
+from fairlead.api.names import API_VERSION, LLMDEPLOYMENT, LLMROUTE
+from fairlead.api.resource import Finding, LLMDeployment, LLMRoute, Metadata
+from fairlead.api.route import LLMRouteSpec
+from fairlead.api.rules import ROUTE_RULES, RULES, Root, Rule
 from fairlead.api.rules.table import choose, nearest
 from fairlead.api.schema import structural_schema
 
-__all__ = ["check_structure", "parse_llmdeployment"]
+__all__ = ["check_structure", "parse_llmdeployment", "parse_llmroute"]
 
 _TOP_LEVEL: Final = ("apiVersion", "kind", "metadata", "spec", "status")
 _METADATA: Final = (
@@ -38,55 +40,99 @@ _TYPE_WORDS: Final = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """One kind of ours: its spec, its rules, and what a person who forgot something is told. Hashable by its name."""
+
+    name: str
+    spec: type[BaseModel]
+    rules: tuple[Rule, ...]
+    example: str
+    least: str
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+
+_DEPLOYMENT: Final = _Kind(
+    LLMDEPLOYMENT, LLMDeploymentSpec, RULES, "llama-8b", "at least spec.model.source and spec.engine.type"
+)
+_ROUTE: Final = _Kind(
+    LLMROUTE, LLMRouteSpec, ROUTE_RULES, "assistants", "at least spec.backends, spec.models and spec.authentication"
+)
+_BY_SPEC: Final = {kind.spec: kind for kind in (_DEPLOYMENT, _ROUTE)}
+
+
 def parse_llmdeployment(resource: Mapping[str, Any]) -> LLMDeployment | tuple[Finding, ...]:
     """A valid LLMDeployment with defaults applied, or at least one finding."""
-    spec = check_structure(resource)
+    spec = _parse_spec(resource, _DEPLOYMENT)
+    if isinstance(spec, tuple):
+        return spec
+    assert isinstance(spec, LLMDeploymentSpec)
+    return LLMDeployment(metadata=Metadata.of(resource), spec=spec, status=dict(resource.get("status") or {}))
+
+
+def parse_llmroute(resource: Mapping[str, Any]) -> LLMRoute | tuple[Finding, ...]:
+    """A valid LLMRoute with defaults applied, or at least one finding."""
+    spec = _parse_spec(resource, _ROUTE)
+    if isinstance(spec, tuple):
+        return spec
+    assert isinstance(spec, LLMRouteSpec)
+    return LLMRoute(metadata=Metadata.of(resource), spec=spec, status=dict(resource.get("status") or {}))
+
+
+def _parse_spec(resource: Mapping[str, Any], kind: _Kind) -> BaseModel | tuple[Finding, ...]:
+    """The spec, or findings."""
+    spec = _check_structure(resource, kind)
     if isinstance(spec, tuple):
         return spec
     broken = (
         *_find_duplicates(spec),
         *_check_rules(str(resource["metadata"]["name"]), spec),
     )
-    if broken:
-        return broken
-    return LLMDeployment(metadata=Metadata.of(resource), spec=spec, status=dict(resource.get("status") or {}))
+    return broken or spec
 
 
-def check_structure(resource: Mapping[str, Any]) -> LLMDeploymentSpec | tuple[Finding, ...]:
-    """The first half of the verdict: fields, types, bounds and values of enums. The spec may still break rules."""
-    envelope = tuple(_check_envelope(resource))
+def check_structure(resource: Mapping[str, Any]) -> BaseModel | tuple[Finding, ...]:
+    """The first half of the verdict: fields, types, bounds and values of enums. The spec, which may still break rules, or findings.
+    What is no LLMRoute is taken for an LLMDeployment."""
+    return _check_structure(resource, _ROUTE if resource.get("kind") == LLMROUTE else _DEPLOYMENT)
+
+
+def _check_structure(resource: Mapping[str, Any], kind: _Kind) -> BaseModel | tuple[Finding, ...]:
+    envelope = tuple(_check_envelope(resource, kind))
     if envelope:
         return envelope
-    normalised = normalise(resource["spec"], _spec_schema())
+    normalised = normalise(resource["spec"], _spec_schema(kind))
     try:
-        return LLMDeploymentSpec.model_validate(normalised, by_alias=True, by_name=False)
+        return kind.spec.model_validate(normalised, by_alias=True, by_name=False)
     except ValidationError as error:
-        return tuple(_structural_finding(detail) for detail in error.errors(include_url=False))
+        return tuple(_structural_finding(detail, kind) for detail in error.errors(include_url=False))
 
 
 @cache
-def _spec_schema() -> dict[str, Any]:
-    return structural_schema(LLMDeploymentSpec, documented=False)
+def _spec_schema(kind: _Kind) -> dict[str, Any]:
+    return structural_schema(kind.spec, documented=False)
 
 
-def _check_envelope(resource: Mapping[str, Any]) -> Iterator[Finding]:
+def _check_envelope(resource: Mapping[str, Any], kind: _Kind) -> Iterator[Finding]:
     """What stands around the spec."""
-    for key, expected in (("apiVersion", API_VERSION), ("kind", LLMDEPLOYMENT)):
+    for key, expected in (("apiVersion", API_VERSION), ("kind", kind.name)):
         if resource.get(key) != expected:
             yield Finding(key, f"is {resource.get(key)!r}", f"{expected} would work")
     yield from _unknown_keys("", resource, _TOP_LEVEL)
     metadata = resource.get("metadata")
     if not isinstance(metadata, Mapping):
-        yield Finding("metadata", "is required", "metadata: {name: llama-8b} would work")
+        yield Finding("metadata", "is required", f"metadata: {{name: {kind.example}}} would work")
     else:
         yield from _unknown_keys("metadata.", metadata, _METADATA)
         if not isinstance(metadata.get("name"), str) or not metadata["name"]:
-            yield Finding("metadata.name", "is required", "for instance llama-8b")
+            yield Finding("metadata.name", "is required", f"for instance {kind.example}")
     spec = resource.get("spec")
     if spec is None:
-        yield Finding("spec", "is required", "at least spec.model.source and spec.engine.type")
+        yield Finding("spec", "is required", kind.least)
     elif not isinstance(spec, Mapping):
-        yield Finding("spec", "must be a map", "at least spec.model.source and spec.engine.type")
+        yield Finding("spec", "must be a map", kind.least)
 
 
 def _unknown_keys(prefix: str, found: Mapping[str, Any], known: tuple[str, ...]) -> Iterator[Finding]:
@@ -130,25 +176,27 @@ def _takes_integers(schema: Mapping[str, Any]) -> bool:
 # --- structure ---------------------------------------------------------------------------------------------------------
 
 
-def _structural_finding(error: ErrorDetails) -> Finding:
+def _structural_finding(error: ErrorDetails, kind: _Kind) -> Finding:
     location = error["loc"]
-    path, schema, parent = _locate(location)
-    kind = error["type"]
-    if kind == "extra_forbidden":
+    path, schema, parent = _locate(location, _spec_schema(kind))
+    wrong = error["type"]
+    if wrong == "extra_forbidden":
         return Finding(path, "is not a field", _nearest_field(str(location[-1]), tuple(parent.get("properties", ()))))
-    if kind == "missing":
+    if wrong == "missing":
         return Finding(path, "is required", _example(schema))
     if "enum" in schema and isinstance(error["input"], str):
         return Finding(path, f"{error['input']!r} is not one of the values", choose(error["input"], schema["enum"]))
-    if kind == "string_type" and _CONFIDENTIAL.fullmatch(path):
+    if wrong == "string_type" and _CONFIDENTIAL.fullmatch(path):
         # What stands here may be a secret that is in the wrong place: it is not repeated.
         return Finding(path, "is not text", "in quotes it would be")
     return Finding(path, *_explain_bounds(error, schema))
 
 
-def _locate(location: tuple[int | str, ...]) -> tuple[str, Mapping[str, Any], Mapping[str, Any]]:
+def _locate(
+    location: tuple[int | str, ...], whole: Mapping[str, Any]
+) -> tuple[str, Mapping[str, Any], Mapping[str, Any]]:
     """The path of an error in the CR's own terms, the schema there and the schema one level above."""
-    path, schema, parent = "spec", _spec_schema(), _spec_schema()
+    path, schema, parent = "spec", whole, whole
     for step in location:
         parent = schema
         if isinstance(step, int):
@@ -219,7 +267,7 @@ def _conversion(value: Any, schema: Mapping[str, Any]) -> str:
 
 
 @cache
-def _keyed_lists() -> tuple[tuple[str, str], ...]:
+def _keyed_lists(kind: _Kind) -> tuple[tuple[str, str], ...]:
     """Path and key of every list whose items are told apart by a key."""
 
     def walk(path: str, schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -228,12 +276,12 @@ def _keyed_lists() -> tuple[tuple[str, str], ...]:
         for name, below in schema.get("properties", {}).items():
             yield from walk(f"{path}.{name}", below)
 
-    return tuple(walk("spec", _spec_schema()))
+    return tuple(walk("spec", _spec_schema(kind)))
 
 
-def _find_duplicates(spec: LLMDeploymentSpec) -> Iterator[Finding]:
+def _find_duplicates(spec: BaseModel) -> Iterator[Finding]:
     """Entries whose key appears a second time in their list."""
-    for at, key in _keyed_lists():
+    for at, key in _keyed_lists(_BY_SPEC[type(spec)]):
         for path, items in _nodes(at, spec):
             seen: set[Any] = set()
             for index, item in enumerate(items):
@@ -250,9 +298,9 @@ def _find_duplicates(spec: LLMDeploymentSpec) -> Iterator[Finding]:
 # --- rules -------------------------------------------------------------------------------------------------------------
 
 
-def _check_rules(name: str, spec: LLMDeploymentSpec, rules: Iterable[Rule] = RULES) -> Iterator[Finding]:
+def _check_rules(name: str, spec: BaseModel, rules: Iterable[Rule] | None = None) -> Iterator[Finding]:
     nodes: dict[str, list[tuple[str, Any]]] = {"": [("", Root(name=name))]}
-    for rule in rules:
+    for rule in _BY_SPEC[type(spec)].rules if rules is None else rules:
         found = nodes.get(rule.at)
         if found is None:
             found = nodes[rule.at] = list(_nodes(rule.at, spec))
@@ -262,7 +310,7 @@ def _check_rules(name: str, spec: LLMDeploymentSpec, rules: Iterable[Rule] = RUL
                 yield Finding(f"{path}{rule.field}".removeprefix("."), message, remedy)
 
 
-def _nodes(at: str, spec: LLMDeploymentSpec) -> Iterator[tuple[str, Any]]:
+def _nodes(at: str, spec: BaseModel) -> Iterator[tuple[str, Any]]:
     """The nodes at a path of the schema that are present, with their own paths."""
     return _descend("spec", spec, _segments(at))
 

@@ -16,10 +16,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0; 1 when a file cannot be written."""
-    from fairlead.api.crd import make_llmdeployment_crd
+    from fairlead.api.crd import make_crds
     from fairlead.rendering.write import to_yaml
 
-    crds = [make_llmdeployment_crd()]
+    crds = list(make_crds())
     if arguments.output_dir is None:
         sys.stdout.write(to_yaml(crds))
         return 0

@@ -48,14 +48,14 @@ def _run(config: OperatorConfig) -> int:
     # Here and not above: kopf and uvloop cost most of a second, which `fairlead render` should not pay.
     import uvloop
 
-    from fairlead.runtime.decide import make_planner
+    from fairlead.runtime.kinds import make_kinds
     from fairlead.runtime.logs import configure_logging
     from fairlead.runtime.main import run_operator
 
     configure_logging(config.log_format, config.log_level)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run_operator(config, make_planner))
+            runner.run(run_operator(config, make_kinds))
     except (FairleadError, OSError) as error:
         logging.getLogger("fairlead").error("The operator cannot run: %s", error)
         return 1

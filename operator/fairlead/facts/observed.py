@@ -59,9 +59,15 @@ class OperatorFacts:
     """What the installation itself adds to a decision: never read from the environment inside the core.
 
     `namespace` is the operator's own (NetworkPolicies admit it); `monitoring_namespaces` may scrape engines;
-    `download_bytes_per_s` is the assumed bandwidth of model downloads, bytes per second, for start-up budgets.
+    `download_bytes_per_s` is the assumed bandwidth of model downloads, bytes per second, for start-up budgets. `gateway_image` is
+    Envoy; `trusted_hosts` are those of providers that may be called trusted, `local_images` patterns of engine images that
+    keep what they are sent; `cluster_domain` ends the names of Services.
     """
 
     namespace: str = "fairlead-system"
     monitoring_namespaces: tuple[str, ...] = ("monitoring",)
     download_bytes_per_s: int = 50_000_000
+    gateway_image: str = "envoyproxy/envoy:distroless-v1.40.0"
+    trusted_hosts: frozenset[str] = frozenset()
+    local_images: tuple[str, ...] = ()
+    cluster_domain: str = "cluster.local"

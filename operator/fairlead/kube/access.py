@@ -1,7 +1,9 @@
 """What fairlead asks of the API server: the one statement from which the roles in manifests/ and charts/ are generated.
 
-A right that is not listed here is not granted, and one that is listed has a reason beside it. There is no wildcard, and
-nothing about Secrets: pods get them by reference, the operator never reads one.
+A right that is not listed here is not granted, and one that is listed has a reason beside it. There is no wildcard.
+
+Secrets: RBAC cannot limit a right to labels or to metadata. What fairlead asks for is the metadata of Secrets that are labelled for
+its use, its own ones, and by name the one that holds a route's clients. Pods get all others by reference.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from fairlead.kube.resources import (
     EVENT,
     LEASE,
     LLMDEPLOYMENT,
+    LLMROUTE,
     POD,
+    SECRET,
     Resource,
 )
 
@@ -69,6 +73,22 @@ ACCESS: Final[tuple[Access, ...]] = (
         "owner references that block deletion, where OwnerReferencesPermissionEnforcement is on (OpenShift)",
         subresource="finalizers",
     ),
+    _access(LLMROUTE, "list watch", Scope.WATCHED, "what users ask for; never written except for its status"),
+    _access(LLMROUTE, "patch", Scope.WATCHED, "status, by server-side apply", subresource="status"),
+    _access(
+        LLMROUTE,
+        "update",
+        Scope.WATCHED,
+        "owner references that block deletion, where OwnerReferencesPermissionEnforcement is on (OpenShift)",
+        subresource="finalizers",
+    ),
+    _access(CONFIG_MAP, "list watch create patch", Scope.WATCHED, "children: the routing of gateways"),
+    _access(
+        SECRET,
+        "list watch create patch",
+        Scope.WATCHED,
+        "children: who is let in by a gateway; metadata of those labelled for fairlead's use, and the one with a route's clients",
+    ),
     *(
         _access(
             child,
@@ -79,6 +99,9 @@ ACCESS: Final[tuple[Access, ...]] = (
         for child in CHILD_RESOURCES
     ),
     _access(POD, "list watch", Scope.WATCHED, "why a model is not serving yet: scheduling, image pulls, crashes"),
+    _access(
+        POD, "patch", Scope.WATCHED, "an annotation on gateways' pods, so that changed routing reaches them at once"
+    ),
     _access(EVENT, "create", Scope.WATCHED, "one Event per transition"),
     _access(CONFIG_MAP, "list watch", Scope.OPERATOR, "engine definitions that add to or replace the built-in ones"),
     _access(LEASE, "create", Scope.OPERATOR, "leader election; RBAC cannot limit create by name"),

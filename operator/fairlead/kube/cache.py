@@ -10,11 +10,11 @@ Kept as packed JSON because a parsed Deployment is fifty times as large; parsed 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from sys import intern
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import orjson
 
@@ -29,33 +29,27 @@ Json = dict[str, Any]
 TOMBSTONES_KEPT: Final = 10_000
 
 
-class OwnerKey(NamedTuple):
-    """The custom resource that an object belongs to by label, or by the owner reference of its controller."""
-
-    namespace: str
-    name: str
-
-
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One cached object. `body` is JSON without resourceVersion, so that equal bytes mean: nothing that we look at changed. It is
-    packed by `sample` if there is one."""
+    packed by `sample` if there is one. `owner` is the custom resource that it belongs to by the owner reference of its controller,
+    or by label."""
 
     key: ObjectKey
     uid: str
     resource_version: int
-    owner: OwnerKey | None
+    owner: ObjectKey | None
     controller_uid: str
-    controller_kind: str
+    controller_kind: str  # "" unless it is a kind of custom resource of ours
     generation: int
     wish: bytes  # digest of all but status and generation: what somebody asked for, as against what became of it
     news: bytes  # digest of what people wait for in it: readiness and trouble
     body: bytes
     sample: Sample | None
 
-    def is_left_behind_for(self, owner: OwnerKey, uid: str) -> bool:
-        """Whether this is a child of an earlier custom resource of the same name, which the garbage collector will take."""
-        return self.controller_kind == names.LLMDEPLOYMENT and self.owner == owner and self.controller_uid != uid
+    def is_left_behind_for(self, owner: ObjectKey, uid: str) -> bool:
+        """Whether this is a child of an earlier custom resource of the same kind and name, which the garbage collector will take."""
+        return self.controller_kind == owner.kind and self.owner == owner and self.controller_uid != uid
 
     def load(self) -> Json:
         """The object as the API server had it, less what was pruned."""
@@ -90,7 +84,7 @@ class Change:
         after = self.after.news if self.after is not None else b""
         return before != after
 
-    def owners(self) -> set[OwnerKey]:
+    def owners(self) -> set[ObjectKey]:
         """The custom resources that this may concern: of the object as it was and as it is."""
         return {entry.owner for entry in (self.before, self.after) if entry is not None and entry.owner is not None}
 
@@ -99,12 +93,17 @@ NO_CHANGE: Final = Change(None, None)
 
 
 class Cache:
-    """All kinds in one store. Not for threads: every method returns without giving up the loop."""
+    """All kinds in one store. Not for threads: every method returns without giving up the loop.
 
-    def __init__(self) -> None:
+    `on_change` is told of every change that planning can see, whoever brought the news: a watch, a list, or the answer to a write of
+    our own, of which the watches then say nothing new.
+    """
+
+    def __init__(self, on_change: Callable[[Change], None] | None = None) -> None:
+        self._on_change = on_change
         self._entries: dict[ObjectKey, Entry] = {}
         self._by_kind: dict[str, dict[ObjectKey, None]] = {}
-        self._by_owner: dict[OwnerKey, set[ObjectKey]] = {}
+        self._by_owner: dict[ObjectKey, set[ObjectKey]] = {}
         self._tombstones: OrderedDict[tuple[ObjectKey, str], int] = OrderedDict()
         self._settled: dict[ObjectKey, tuple[str, str]] = {}
         self._samples = Samples()
@@ -116,7 +115,7 @@ class Cache:
         """The entry, or None."""
         return self._entries.get(key)
 
-    def of_owner(self, owner: OwnerKey) -> Iterator[Entry]:
+    def of_owner(self, owner: ObjectKey) -> Iterator[Entry]:
         """Everything that belongs to this custom resource, in the order of keys."""
         for key in sorted(self._by_owner.get(owner, ())):
             yield self._entries[key]
@@ -136,9 +135,9 @@ class Cache:
         key = ObjectKey(kind, metadata.get("namespace", ""), metadata["name"])
         if self.is_known(key, metadata.get("uid", ""), int(metadata.get("resourceVersion", 0))):
             return NO_CHANGE
-        entry, before = make_entry(live, kind, self._samples), self._entries.get(key)
+        entry, before = make_entry(live, kind, self._samples, self._share), self._entries.get(key)
         self._store(entry, before)
-        return Change(before, entry)
+        return self._told(Change(before, entry))
 
     def is_known(self, key: ObjectKey, uid: str, resource_version: int) -> bool:
         """True when this state of an object is nothing new: it, or a newer one, is here, or the object is gone since."""
@@ -163,14 +162,24 @@ class Cache:
         if before is None or before.uid != uid or before.resource_version > resource_version:
             return NO_CHANGE
         self._drop(before)
-        return Change(before, None)
+        return self._told(Change(before, None))
 
-    def retain(self, kind: str, namespace: str | None, listed: set[ObjectKey], list_version: int) -> list[Change]:
-        """Drop what a full list at `list_version` did not show; what was written after the list began is kept."""
+    def retain(
+        self,
+        kind: str,
+        namespace: str | None,
+        listed: set[ObjectKey],
+        list_version: int,
+        is_anothers: Callable[[Entry], bool] | None = None,
+    ) -> list[Change]:
+        """Drop what a full list at `list_version` did not show; what was written after the list began is kept, and so is what
+        `is_anothers`: an object that another selection of this kind shows, not the listed one."""
         changes = []
         for key in self.keys(kind, namespace):
             entry = self._entries[key]
-            if key not in listed and entry.resource_version <= list_version:
+            if key in listed or entry.resource_version > list_version:
+                continue
+            if is_anothers is None or not is_anothers(entry):
                 changes.append(self.remove(key, entry.uid, list_version))
         return changes
 
@@ -183,6 +192,17 @@ class Cache:
         """True when `settle` was told of just this pair."""
         settled = self._settled.get(key)
         return settled is not None and settled[0] == desired_hash and settled[1] == fingerprint(live)
+
+    def _told(self, change: Change) -> Change:
+        if self._on_change is not None and change.is_meaningful:
+            self._on_change(change)
+        return change
+
+    def _share(self, owner: ObjectKey) -> ObjectKey:
+        """The key that the owner's other children have already: one for all of them instead of one for each."""
+        for sibling in self._by_owner.get(owner, ()):
+            return self._entries[sibling].owner or owner
+        return owner
 
     def _store(self, entry: Entry, before: Entry | None) -> None:
         if before is not None and before.owner is not None and before.owner != entry.owner:
@@ -214,8 +234,14 @@ class Cache:
             self._tombstones.popitem(last=False)
 
 
-def make_entry(live: Mapping[str, Any], kind: str | None = None, samples: Samples | None = None) -> Entry:
-    """Prune an object and work out whose it is. `samples`: pack it, for it will be kept."""
+def make_entry(
+    live: Mapping[str, Any],
+    kind: str | None = None,
+    samples: Samples | None = None,
+    share: Callable[[ObjectKey], ObjectKey] | None = None,
+) -> Entry:
+    """Prune an object and work out whose it is. For one that will be kept: `samples` to pack it, and `share`, which knows an equal
+    key of its owner."""
     kind = kind or str(live["kind"])
     prune = PRUNE.get(kind, prune_object)
     # Items of a list come without apiVersion and kind; with them everywhere, equal states are equal bytes.
@@ -225,6 +251,7 @@ def make_entry(live: Mapping[str, Any], kind: str | None = None, samples: Sample
     # The same few words are in all objects of a custom resource: as one string each they take a third of the memory.
     namespace = intern(metadata.get("namespace", ""))
     controller = controller_of(live)
+    owner = owner_of(metadata, namespace)
     body = orjson.dumps(pruned)
     # ConfigMaps are few, unlike each other, and read in each pass.
     sample = samples.of(kind, body) if samples is not None and kind != CONFIG_MAP.kind else None
@@ -232,9 +259,9 @@ def make_entry(live: Mapping[str, Any], kind: str | None = None, samples: Sample
         key=ObjectKey(kind, namespace, intern(metadata["name"])),
         uid=intern(metadata.get("uid", "")),
         resource_version=version,
-        owner=owner_of(metadata, namespace),
+        owner=share(owner) if share is not None and owner is not None else owner,
         controller_uid=intern(controller.get("uid", "")),
-        controller_kind=intern(controller.get("kind", "")),
+        controller_kind=intern(controller["kind"]) if _is_custom_resource(controller) else "",
         generation=int(metadata.get("generation", 0)),
         wish=_digest_wish(pruned),
         news=_digest(find_news(kind, pruned)),
@@ -254,13 +281,22 @@ def _digest_wish(pruned: Mapping[str, Any]) -> bytes:
     return _digest({**rest, "metadata": metadata})
 
 
-def owner_of(metadata: Mapping[str, Any], namespace: str) -> OwnerKey | None:
-    """Which LLMDeployment an object is about: its controller if that is one, else its label."""
+def owner_of(metadata: Mapping[str, Any], namespace: str) -> ObjectKey | None:
+    """Which custom resource of ours an object is about: its controller if that is one, else what its label says."""
     for reference in metadata.get("ownerReferences") or ():
-        if reference.get("controller") and reference.get("kind") == names.LLMDEPLOYMENT:
-            return OwnerKey(namespace, intern(reference["name"]))
-    name = (metadata.get("labels") or {}).get(names.LABEL_LLMDEPLOYMENT)
-    return OwnerKey(namespace, intern(name)) if name else None
+        if reference.get("controller") and _is_custom_resource(reference):
+            return ObjectKey(intern(reference["kind"]), namespace, intern(reference["name"]))
+    labels = metadata.get("labels") or {}
+    for kind, label in names.OWNER_LABELS.items():
+        if name := labels.get(label):
+            return ObjectKey(kind, namespace, intern(name))
+    return None
+
+
+def _is_custom_resource(reference: Mapping[str, Any]) -> bool:
+    """Whether an owner reference names one of ours. Somebody else's kind of the same name is another kind."""
+    group = str(reference.get("apiVersion", "")).partition("/")[0]
+    return group == names.GROUP and reference.get("kind") in names.OWNER_LABELS
 
 
 def controller_of(live: Mapping[str, Any]) -> Mapping[str, Any]:

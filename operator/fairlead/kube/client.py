@@ -80,6 +80,10 @@ class Applied:
     created: bool
 
 
+#: Asks for nothing but the metadata of objects.
+_METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+_METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
 #: namespace, name, uid, resourceVersion -> whether this state of the object, or a newer one, is known
 IsKnown = Callable[[str, str, str, int], bool]
 
@@ -177,9 +181,7 @@ class ApiClient:
         metadata_only: bool = False,
     ) -> AsyncIterator[Page]:
         """All objects, in chunks of one consistent snapshot. Raises Gone when it expired between two chunks."""
-        accept = "application/json"
-        if metadata_only:
-            accept = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+        accept = _METADATA_LIST if metadata_only else "application/json"
         token = ""
         while True:
             params = {"limit": str(LIST_CHUNK_SIZE)}
@@ -201,6 +203,7 @@ class ApiClient:
         *,
         resource_version: str,
         label_selector: str | None = None,
+        metadata_only: bool = False,
         is_known: IsKnown | None = None,
         on_begin: Callable[[], None] | None = None,
     ) -> AsyncIterator[WatchEvent]:
@@ -218,7 +221,8 @@ class ApiClient:
         if label_selector:
             params["labelSelector"] = label_selector
         path = resource.path(namespace)
-        response = await self._send("GET", path, params=params, timeout=self._watch_timeout)
+        headers = {"Accept": _METADATA if metadata_only else "application/json"}
+        response = await self._send("GET", path, params=params, headers=headers, timeout=self._watch_timeout)
         try:
             if response.status != 200:
                 raise error_of(response.status, await response.read(), response.headers)

@@ -2,6 +2,9 @@
 
 After each list, what the list does not show is dropped and reported: a watch that broke with 410 loses deletions, and
 without this the ghosts would stay for ever. A stream that merely broke is resumed where it was.
+
+Two informers may watch objects of one kind by different labels, each in its own part of one cache: a list of the one says nothing of
+what only the other selects, and what leaves the one may have come to the other with the same change.
 """
 
 from __future__ import annotations
@@ -9,13 +12,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from fairlead.errors import ApiError, Gone, TooManyRequests
 from fairlead.facts.observed import ObjectKey
-from fairlead.kube.cache import Cache, Change
+from fairlead.kube.cache import Cache, Change, Entry
 from fairlead.kube.client import ApiClient, WatchEvent
 from fairlead.kube.resources import Resource
 
@@ -38,18 +41,43 @@ class StreamObserver(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What one informer watches. `namespace` None: all."""
+    """What one informer watches. `namespace` None: all. `label_selector`: requirements `key`, `!key` and `key=value`, with commas.
+    `metadata_only`: the API server sends nothing else of the objects, so that what is in them is never here."""
 
     resource: Resource
     namespace: str | None = None
     label_selector: str | None = None
+    metadata_only: bool = False
 
     def __str__(self) -> str:
         return self.resource.plural if self.namespace is None else f"{self.resource.plural} in {self.namespace}"
 
+    def covers(self, namespace: str, labels: Mapping[str, str]) -> bool:
+        """Whether an object of this kind there, with these labels, is shown by it."""
+        if self.namespace not in (None, namespace):
+            return False
+        return all(
+            _is_met(requirement, labels) for requirement in (self.label_selector or "").split(",") if requirement
+        )
+
+    def meets(self, other: Selection) -> bool:
+        """Whether the two may show objects of one kind and namespace by different labels."""
+        shares = self.resource == other.resource and (
+            None in (places := {self.namespace, other.namespace}) or len(places) == 1
+        )
+        return shares and self.label_selector != other.label_selector
+
+
+def _is_met(requirement: str, labels: Mapping[str, str]) -> bool:
+    key, equals, value = requirement.partition("=")
+    if equals:
+        return labels.get(key) == value
+    return key[1:] not in labels if key.startswith("!") else key in labels
+
 
 class Informer:
-    """One list-and-watch loop. `run` ends only by cancellation; `synced` is set after the first whole list."""
+    """One list-and-watch loop. `run` ends only by cancellation; `synced` is set after the first whole list. `others`: the selections
+    of other informers that put objects into the same cache; only those count that this one's meets."""
 
     def __init__(
         self,
@@ -61,8 +89,10 @@ class Informer:
         clock: Callable[[], float],
         observer: StreamObserver | None = None,
         jitter: Callable[[], float] = random.random,
+        others: Sequence[Selection] = (),
     ) -> None:
         self.selection = selection
+        self._others = [other for other in others if selection.meets(other)]
         self.synced = asyncio.Event()
         self.last_heard_at = self.last_tried_at = clock()
         self._client = client
@@ -114,7 +144,10 @@ class Informer:
         listed: set[ObjectKey] = set()
         version = ""
         async for page in self._client.list(
-            selection.resource, selection.namespace, label_selector=selection.label_selector
+            selection.resource,
+            selection.namespace,
+            label_selector=selection.label_selector,
+            metadata_only=selection.metadata_only,
         ):
             self._heard()
             version = page.resource_version
@@ -122,7 +155,9 @@ class Informer:
                 metadata = item["metadata"]
                 listed.add(ObjectKey(selection.resource.kind, metadata.get("namespace", ""), metadata["name"]))
                 self._tell(self._cache.put(item, selection.resource.kind))
-        for change in self._cache.retain(selection.resource.kind, selection.namespace, listed, int(version)):
+        is_anothers = self._is_anothers if self._others else None
+        kind, namespace = selection.resource.kind, selection.namespace
+        for change in self._cache.retain(kind, namespace, listed, int(version), is_anothers):
             self._tell(change)
         self._resource_version = version
         self.synced.set()
@@ -134,6 +169,7 @@ class Informer:
             selection.namespace,
             resource_version=self._resource_version,
             label_selector=selection.label_selector,
+            metadata_only=selection.metadata_only,
             is_known=self._is_known,
             on_begin=self._heard,  # where nothing happens there may be no bookmarks for longer than the probes are patient
         ):
@@ -145,13 +181,23 @@ class Informer:
         version = metadata["resourceVersion"]
         if event.type == "DELETED":
             key = ObjectKey(self.selection.resource.kind, metadata.get("namespace", ""), metadata["name"])
-            self._tell(self._cache.remove(key, metadata.get("uid", ""), int(version)))
+            # An object that left this selection lives on, and its state of this very version may be another selection's.
+            self._tell(self._cache.remove(key, metadata.get("uid", ""), int(version) - 1))
         elif event.type not in ("BOOKMARK", "KNOWN"):
             self._tell(self._cache.put(event.object, self.selection.resource.kind))
         self._resource_version = version
 
     def _is_known(self, namespace: str, name: str, uid: str, resource_version: int) -> bool:
         return self._cache.is_known(ObjectKey(self.selection.resource.kind, namespace, name), uid, resource_version)
+
+    def _is_anothers(self, entry: Entry) -> bool:
+        """Whether an object that a list of this selection did not show is one of another selection only. What no selection shows any
+        more, because its labels were stripped, is dropped by whichever lists first."""
+        labels = entry.load()["metadata"].get("labels") or {}
+        namespace = entry.key.namespace
+        if self.selection.covers(namespace, labels):
+            return False
+        return any(other.covers(namespace, labels) for other in self._others)
 
     def _tell(self, change: Change) -> None:
         if change.is_meaningful:

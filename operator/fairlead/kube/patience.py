@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import aiohttp
 import orjson
@@ -26,14 +26,19 @@ IsKnown = Callable[[Mapping[str, Any]], bool]
 Handler = Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]]
 
 
-class Patience:
-    """Client middleware for kopf's session. `on_list` is called when a list of the collection `plural` was answered; events of
-    its watch that `is_known` says yes to are kept from kopf."""
+class Listener(NamedTuple):
+    """Who is told of one collection: `on_list` is called when a list of it was answered; events of its watch that `is_known` says
+    yes to are kept from kopf."""
 
-    def __init__(self, plural: str, on_list: Callable[[], None], is_known: IsKnown | None = None) -> None:
-        self._ending = f"/{plural}"
-        self._on_list = on_list
-        self._is_known = is_known
+    on_list: Callable[[], None]
+    is_known: IsKnown | None = None
+
+
+class Patience:
+    """Client middleware for kopf's session. `listeners`: by the plural of the collection that kopf watches."""
+
+    def __init__(self, listeners: Mapping[str, Listener]) -> None:
+        self._listeners = listeners
         self._began_at: dict[str, float] = {}
 
     async def __call__(self, request: aiohttp.ClientRequest, handler: Handler) -> aiohttp.ClientResponse:
@@ -42,14 +47,14 @@ class Patience:
         if is_watch:
             await self._pace(request.url.path)
         response = await handler(request)
-        ours = request.url.path.endswith(self._ending)
+        listener = self._listeners.get(request.url.path.rpartition("/")[2])
         if response.status < 400:
-            if ours and not is_watch:
-                self._on_list()
-            if ours and isinstance(response.content, _WholeLines):
-                response.content.is_known = self._is_known
+            if listener is not None and not is_watch:
+                listener.on_list()
+            if listener is not None and isinstance(response.content, _WholeLines):
+                response.content.is_known = listener.is_known
             return response
-        if response.status == 401 or (ours and not _is_retried_by_kopf(response)):
+        if response.status == 401 or (listener is not None and not _is_retried_by_kopf(response)):
             refusal = f"HTTP {response.status} for {request.method} {request.url.path}"
             response.release()
             if response.status == 410:

@@ -47,6 +47,14 @@ def prune_claim(live: Mapping[str, Any]) -> Json:
     return {**prune_object(live), "status": _pick(live.get("status") or {}, ("phase", "capacity"))}
 
 
+def prune_secret(live: Mapping[str, Any]) -> Json:
+    """A Secret. Where only its metadata was sent, every change of it is one of what is in it: only its version tells."""
+    pruned = prune_object(live)
+    if live.get("kind") == "PartialObjectMetadata":
+        pruned["version"] = live["metadata"].get("resourceVersion")
+    return pruned
+
+
 def prune_deployment(live: Mapping[str, Any]) -> Json:
     """A Deployment without the times and sentences with which its controller accompanies each step."""
     pruned = prune_object(live)
@@ -96,6 +104,7 @@ PRUNE: Final[Mapping[str, Prune]] = {
     "PersistentVolumeClaim": prune_claim,
     "Pod": prune_pod,
     "PodDisruptionBudget": prune_child,
+    "Secret": prune_secret,
     "Service": prune_child,
 }
 

@@ -31,6 +31,7 @@ class Resource:
 
 
 LLMDEPLOYMENT: Final = Resource(names.LLMDEPLOYMENT, names.API_VERSION, names.LLMDEPLOYMENTS)
+LLMROUTE: Final = Resource(names.LLMROUTE, names.API_VERSION, names.LLMROUTES)
 DEPLOYMENT: Final = Resource("Deployment", "apps/v1", "deployments")
 SERVICE: Final = Resource("Service", "v1", "services")
 PERSISTENT_VOLUME_CLAIM: Final = Resource("PersistentVolumeClaim", "v1", "persistentvolumeclaims")
@@ -38,11 +39,15 @@ POD_DISRUPTION_BUDGET: Final = Resource("PodDisruptionBudget", "policy/v1", "pod
 NETWORK_POLICY: Final = Resource("NetworkPolicy", "networking.k8s.io/v1", "networkpolicies")
 POD: Final = Resource("Pod", "v1", "pods")
 CONFIG_MAP: Final = Resource("ConfigMap", "v1", "configmaps")
+SECRET: Final = Resource("Secret", "v1", "secrets")
 LEASE: Final = Resource("Lease", "coordination.k8s.io/v1", "leases")
 EVENT: Final = Resource("Event", "events.k8s.io/v1", "events")
 
-#: Kinds that a plan may hold as children: they are applied, watched and deleted.
+#: Kinds that the plan of an LLMDeployment may hold as children: they are applied, watched and deleted.
 CHILD_RESOURCES: Final = (DEPLOYMENT, SERVICE, PERSISTENT_VOLUME_CLAIM, POD_DISRUPTION_BUDGET, NETWORK_POLICY)
+#: The same of an LLMRoute.
+ROUTE_CHILD_RESOURCES: Final = (CONFIG_MAP, SECRET, SERVICE, NETWORK_POLICY, DEPLOYMENT, POD_DISRUPTION_BUDGET)
 BY_KIND: Final = {
-    resource.kind: resource for resource in (*CHILD_RESOURCES, LLMDEPLOYMENT, POD, CONFIG_MAP, LEASE, EVENT)
+    resource.kind: resource
+    for resource in (*CHILD_RESOURCES, *ROUTE_CHILD_RESOURCES, LLMDEPLOYMENT, LLMROUTE, POD, LEASE, EVENT)
 }

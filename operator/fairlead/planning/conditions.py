@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from fairlead.api.conditions import ConditionType, Reason
+from fairlead.api.conditions import DEPLOYMENT_CONDITIONS, ConditionType, Reason
 from fairlead.facts.words import redact
 from fairlead.planning.plan import PlannedEvent
 
@@ -49,14 +49,18 @@ def find_condition(status: Mapping[str, Any], condition_type: ConditionType) -> 
 
 
 def make_conditions(
-    conditions: Iterable[Condition], generation: int, previous: Mapping[str, Any], now: datetime
+    conditions: Iterable[Condition],
+    generation: int,
+    previous: Mapping[str, Any],
+    now: datetime,
+    types: Sequence[ConditionType] = DEPLOYMENT_CONDITIONS,
 ) -> list[dict[str, Any]]:
-    """In the order of `ConditionType`. `previous` is the status as last written: its transition times stay where the
+    """In the order of `types`. `previous` is the status as last written: its transition times stay where the
     status of a condition did not move. Raises ValueError unless every type is there once."""
     by_type = {condition.type: condition for condition in conditions}
-    if set(by_type) != set(ConditionType):
-        raise ValueError(f"conditions {sorted(set(ConditionType) - set(by_type))} are missing")
-    return [_make_condition(by_type[condition_type], generation, previous, now) for condition_type in ConditionType]
+    if set(by_type) != set(types):
+        raise ValueError(f"conditions {sorted(set(types) ^ set(by_type))} are missing, or too many")
+    return [_make_condition(by_type[condition_type], generation, previous, now) for condition_type in types]
 
 
 def _make_condition(

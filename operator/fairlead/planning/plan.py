@@ -83,6 +83,17 @@ class PlannedEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Nudge:
+    """A pod whose kubelet is told to look at its volumes again, by an annotation: otherwise a changed ConfigMap takes it a minute.
+    Carried out after the children, and only on the pod of that uid."""
+
+    pod: str
+    uid: str
+    annotation: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The whole result of one pass. `status` is the complete desired status; `requeue_after_s` None means: wait for events."""
 
@@ -90,4 +101,5 @@ class Plan:
     deletes: tuple[Delete, ...]
     status: Mapping[str, Any]
     events: tuple[PlannedEvent, ...] = ()
+    nudges: tuple[Nudge, ...] = ()
     requeue_after_s: float | None = None

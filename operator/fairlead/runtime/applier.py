@@ -9,7 +9,7 @@ One child that fails does not stop the others.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,10 +17,11 @@ from fairlead.api import names
 from fairlead.errors import ApiError, Conflict, Invalid, NotFound
 from fairlead.facts.observed import ApplyFailure, ObjectKey
 from fairlead.kube import resources
-from fairlead.kube.cache import Cache, Entry, OwnerKey, make_entry
+from fairlead.kube.cache import Cache, Entry, make_entry
 from fairlead.kube.client import CREATE_ONLY_RESOURCE_VERSION, ApiClient
 from fairlead.kube.compare import clashing_lists, first_difference
-from fairlead.planning.plan import Child, Delete, Plan
+from fairlead.planning.plan import Child, Delete, Nudge, Plan
+from fairlead.runtime.kinds import Kind
 from fairlead.runtime.leftbehind import TOLD_AFTER_S, LeftBehind, explain_left_behind, is_told_in
 from fairlead.runtime.metrics import Metrics
 from fairlead.runtime.refusals import (
@@ -37,7 +38,6 @@ from fairlead.runtime.refusals import (
 
 logger = logging.getLogger(__name__)
 
-FIELD_MANAGER: Final = names.FIELD_MANAGER_LLMDEPLOYMENT
 OVERTAKEN_S: Final = 0.05  # somebody wrote an object right after us, and its event was taken for the echo of our write
 
 
@@ -61,14 +61,15 @@ class PostponedError(Exception):
 class Owner:
     """The custom resource whose children are applied."""
 
+    kind: Kind
     namespace: str
     name: str
     uid: str
 
     @property
-    def key(self) -> OwnerKey:
-        """Its name, which an earlier one may have had."""
-        return OwnerKey(self.namespace, self.name)
+    def key(self) -> ObjectKey:
+        """Its kind and name, which an earlier one may have had."""
+        return ObjectKey(self.kind.name, self.namespace, self.name)
 
 
 @dataclass(slots=True)
@@ -121,7 +122,7 @@ class Applier:
         *,
         clock: Callable[[], float],
         may_write: Callable[[], bool],
-        may_create: Callable[[str, str], bool],
+        may_create: Callable[[ObjectKey], bool],
     ) -> None:
         self._client = client
         self._cache = cache
@@ -149,6 +150,27 @@ class Applier:
             await self._carry_out_delete(owner, delete, memory, outcome)
         return outcome
 
+    async def nudge(self, owner: Owner, nudges: Sequence[Nudge], outcome: Outcome) -> None:
+        """Annotate pods, so that their kubelets look at their volumes. One that is gone, or was never reached, needs nothing: the plan of
+        the next pass says so, or says it again. Raises NotLeadingError, never an ApiError."""
+        for nudge in nudges:
+            self._check_leading()
+            patch = {"metadata": {"uid": nudge.uid, "annotations": {nudge.annotation: nudge.value}}}
+            try:
+                answer = await self._client.merge(
+                    resources.POD, owner.namespace, nudge.pod, patch, field_manager=owner.kind.field_manager
+                )
+            except (NotFound, Conflict):
+                continue
+            except ApiError as error:
+                logger.warning(
+                    "Pod/%s was not told of its routing: %s", nudge.pod, error, extra={"about": _about(owner)}
+                )
+                if is_transient(error):
+                    outcome.errors.append(error)
+                continue
+            self._cache.put(answer, resources.POD.kind)
+
     async def _carry_out_child(self, owner: Owner, child: Child, memory: ChildMemory, outcome: Outcome) -> None:
         desired_hash = child.digest
         live = self._cache.get(child.key)
@@ -168,7 +190,8 @@ class Applier:
             else:
                 await self._update(owner, child, live, desired_hash, memory, outcome)
         except _NameTakenError as taken:
-            self._refuse(child.key, desired_hash, explain_conflict(child.key, taken.found), memory, outcome)
+            failure = explain_conflict(child.key, owner.kind.describe_taken(child.key, taken.found))
+            self._refuse(child.key, desired_hash, failure, memory, outcome)
         except ApiError as error:
             if live is None:
                 memory.alive.add(child.key)  # by the next attempt the custom resource may be gone: ask before it
@@ -176,7 +199,7 @@ class Applier:
                 outcome.errors.append(error)
                 logger.warning("%s was not applied: %s", child.key, error, extra={"about": _about(owner)})
                 return  # what was known before is known still
-            self._refuse(child.key, desired_hash, explain(child.key, error), memory, outcome)
+            self._refuse(child.key, desired_hash, explain(child.key, error, owner.kind.paths), memory, outcome)
         else:
             memory.refusals.pop(child.key, None)
         if in_the_way is not None:
@@ -191,11 +214,12 @@ class Applier:
         if before is not None and before.uid == left.uid:
             since = before.since
         else:
-            known = self._cache.get(ObjectKey(resources.LLMDEPLOYMENT.kind, owner.namespace, owner.name))
+            known = self._cache.get(owner.key)
             told = known is not None and is_told_in(known.load().get("status") or {})
             since = now - TOLD_AFTER_S if told else now
         watched = self._cache.get(left.key)
-        failure = explain_left_behind(left.key, left.load()) if now - since >= TOLD_AFTER_S else None
+        is_due = now - since >= TOLD_AFTER_S
+        failure = explain_left_behind(left.key, left.load(), owner.kind.name) if is_due else None
         waiting = LeftBehind(left.uid, since, watched is not None and watched.uid == left.uid, failure)
         memory.left_behind[left.key] = waiting
         outcome.retry_after(waiting.retry_in_s(now))
@@ -234,14 +258,14 @@ class Applier:
     async def _create(
         self, owner: Owner, child: Child, desired_hash: str, memory: ChildMemory, outcome: Outcome
     ) -> Entry | None:
-        if not self._may_create(owner.namespace, owner.name):
+        if not self._may_create(owner.key):
             raise PostponedError
-        known = self._cache.get(ObjectKey(resources.LLMDEPLOYMENT.kind, owner.namespace, owner.name))
+        known = self._cache.get(owner.key)
         if known is None or known.uid != owner.uid:
             raise OwnerGoneError  # heard of while this pass waited for answers, which may take minutes
         body = _with_metadata(child.body, desired_hash, {"resourceVersion": CREATE_ONLY_RESOURCE_VERSION})
         try:
-            applied = await self._apply(child, body, "create", outcome, force=False)
+            applied = await self._apply(owner, child, body, "create", outcome, force=False)
             self._take_for_verified(child, applied, memory)
         except Conflict:
             found = await self._client.find(resources.BY_KIND[child.key.kind], child.key.namespace, child.key.name)
@@ -262,7 +286,7 @@ class Applier:
                 # Another leader may have made it for a newer spec.
                 await self._ask_for(owner, memory, outcome, again=True)
             body = _with_metadata(child.body, desired_hash, _precondition(entry))
-            await self._apply(child, body, "drift", outcome, force=True)
+            await self._apply(owner, child, body, "drift", outcome, force=True)
         return None
 
     async def _ask_for(self, owner: Owner, memory: ChildMemory, outcome: Outcome, *, again: bool = False) -> None:
@@ -277,14 +301,14 @@ class Applier:
         """
         if memory.current_uid == owner.uid and not again:
             return
-        found = await self._client.find(resources.LLMDEPLOYMENT, owner.namespace, owner.name)
+        found = await self._client.find(owner.kind.resource, owner.namespace, owner.name)
         if found is None or found["metadata"]["uid"] != owner.uid:
             raise OwnerGoneError
         if "deletionTimestamp" in found["metadata"]:
-            self._cache.put(found, resources.LLMDEPLOYMENT.kind)
+            self._cache.put(found, owner.kind.name)
             raise OwnerGoneError
         memory.current_uid, outcome.has_asked = owner.uid, True
-        if self._cache.put(found, resources.LLMDEPLOYMENT.kind).is_meaningful:
+        if self._cache.put(found, owner.kind.name).is_meaningful:
             raise StaleOwnerError
 
     async def _update(
@@ -308,7 +332,7 @@ class Applier:
             await self._ask_for(owner, memory, outcome)
             cause_text = f"{child.key} ({difference} was changed)"
             if lists := clashing_lists(child.body, current):
-                await self._replace_lists(child, live, lists, outcome)
+                await self._replace_lists(owner, child, live, lists, outcome)
                 return
         else:
             known = memory.verified.get(child.key)
@@ -318,17 +342,17 @@ class Applier:
             cause_text = str(child.key)
         body = _with_metadata(child.body, desired_hash, _precondition(live))
         try:
-            applied = await self._apply(child, body, cause, outcome, force=True, what=cause_text)
+            applied = await self._apply(owner, child, body, cause, outcome, force=True, what=cause_text)
             self._take_for_verified(child, applied, memory)
         except Invalid as error:
             if "metadata.uid" in error.message:
                 raise Conflict(error.message, status=409, reason="Conflict") from error
             if lists := duplicated_lists(error):
                 # What such a replacement once wrote is no part of our applied fields, so an apply cannot take it away.
-                await self._replace_lists(child, live, lists, outcome)
+                await self._replace_lists(owner, child, live, lists, outcome)
                 replaced = self._cache.get(child.key) or live
                 body = _with_metadata(child.body, desired_hash, _precondition(replaced))
-                await self._apply(child, body, cause, outcome, force=True, what=cause_text)
+                await self._apply(owner, child, body, cause, outcome, force=True, what=cause_text)
                 return
             if not (is_immutable_field(error) and child.replace_on_immutable):
                 raise
@@ -338,7 +362,9 @@ class Applier:
         if int(applied["metadata"]["resourceVersion"]) == live.resource_version:
             self._cache.settle(child.key, desired_hash, current)
 
-    async def _replace_lists(self, child: Child, live: Entry, lists: frozenset[str], outcome: Outcome) -> None:
+    async def _replace_lists(
+        self, owner: Owner, child: Child, live: Entry, lists: frozenset[str], outcome: Outcome
+    ) -> None:
         """Put whole lists back where a foreign entry of one makes every apply of ours invalid.
 
         Somebody who edits a Service's port 80 to 81 makes, in the merge's eyes, another entry; ours comes back beside it
@@ -349,21 +375,29 @@ class Applier:
         patch = {"metadata": metadata, "spec": {name: child.body["spec"][name] for name in sorted(lists)}}
         resource = resources.BY_KIND[child.key.kind]
         answer = await self._client.merge(
-            resource, child.key.namespace, child.key.name, patch, field_manager=FIELD_MANAGER
+            resource, child.key.namespace, child.key.name, patch, field_manager=owner.kind.field_manager
         )
         self._cache.put(answer, child.key.kind)
         self._metrics.applies.labels(child.key.kind, "drift").inc()
         outcome.written.append(f"drift {child.key} (spec.{', spec.'.join(sorted(lists))} replaced)")
 
     async def _apply(
-        self, child: Child, body: Mapping[str, Any], cause: str, outcome: Outcome, *, force: bool, what: str = ""
+        self,
+        owner: Owner,
+        child: Child,
+        body: Mapping[str, Any],
+        cause: str,
+        outcome: Outcome,
+        *,
+        force: bool,
+        what: str = "",
     ) -> Mapping[str, Any]:
         self._check_leading()
         resource, key = resources.BY_KIND[child.key.kind], child.key
         self.in_flight.add(key)
         try:
             applied = await self._client.apply(
-                resource, key.namespace, key.name, body, field_manager=FIELD_MANAGER, force=force
+                resource, key.namespace, key.name, body, field_manager=owner.kind.field_manager, force=force
             )
         finally:
             self.in_flight.discard(key)
@@ -394,7 +428,7 @@ class Applier:
             if is_transient(error):
                 outcome.errors.append(error)
             else:
-                self._refuse(delete.key, "", explain(delete.key, error), memory, outcome)
+                self._refuse(delete.key, "", explain(delete.key, error, owner.kind.paths), memory, outcome)
         else:
             memory.refusals.pop(delete.key, None)
             memory.alive.discard(delete.key)
@@ -449,4 +483,4 @@ def _precondition(live: Entry) -> dict[str, str]:
 
 
 def _about(owner: Owner) -> dict[str, str]:
-    return {"namespace": owner.namespace, "name": owner.name, "uid": owner.uid}
+    return {"controller": owner.kind.name.lower(), "namespace": owner.namespace, "name": owner.name, "uid": owner.uid}

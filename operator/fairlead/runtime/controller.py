@@ -19,10 +19,10 @@ from uuid import uuid4
 
 from fairlead.errors import ApiError
 from fairlead.facts.observed import ObjectKey, Observed
-from fairlead.kube.cache import Cache, OwnerKey
+from fairlead.kube.cache import Cache
 from fairlead.kube.client import ApiClient
 from fairlead.kube.events import EventRecorder, Regarding
-from fairlead.kube.resources import DEPLOYMENT, LLMDEPLOYMENT
+from fairlead.kube.resources import DEPLOYMENT
 from fairlead.planning.plan import Plan
 from fairlead.runtime.applier import (
     Applier,
@@ -34,10 +34,9 @@ from fairlead.runtime.applier import (
     PostponedError,
     StaleOwnerError,
 )
-from fairlead.runtime.feed import resource_key
+from fairlead.runtime.kinds import Kinds
 from fairlead.runtime.leftbehind import LeftBehind
-from fairlead.runtime.metrics import CONTROLLER, Metrics
-from fairlead.runtime.planner import Planner
+from fairlead.runtime.metrics import Metrics
 from fairlead.runtime.queue import Priority, Queue
 from fairlead.runtime.refusals import Refusal, is_transient, least_wait_s, slow_retry_s
 from fairlead.runtime.statuswriter import StatusTiming, StatusWriter, is_beginning, is_unseen, is_urgent
@@ -66,10 +65,10 @@ class Controller:
 
     def __init__(
         self,
+        kinds: Kinds,
         client: ApiClient,
         cache: Cache,
-        queue: Queue[OwnerKey],
-        planner: Planner,
+        queue: Queue[ObjectKey],
         applier: Applier,
         recorder: EventRecorder,
         metrics: Metrics,
@@ -79,10 +78,10 @@ class Controller:
         may_write: Callable[[], bool],
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self._status = StatusWriter(client, cache, metrics, may_write)
+        self._kinds = kinds
+        self._status = StatusWriter(kinds, client, cache, metrics, may_write)
         self._cache = cache
         self._queue = queue
-        self._planner = planner
         self._applier = applier
         self._recorder = recorder
         self._metrics = metrics
@@ -91,9 +90,9 @@ class Controller:
         self._jitter = jitter
         self.troubles = Troubles(clock)
         self.broken = asyncio.Event()  # a worker died, which none may: end the process rather than limp
-        self._memories: dict[OwnerKey, _Memory] = {}
-        self._inherited: set[OwnerKey] = set()
-        self._refusing: set[OwnerKey] = set()
+        self._memories: dict[ObjectKey, _Memory] = {}
+        self._inherited: set[ObjectKey] = set()
+        self._refusing: set[ObjectKey] = set()
         self._active = 0
         self._workers: list[asyncio.Task[None]] = []
 
@@ -106,7 +105,7 @@ class Controller:
         """Begin to work on every custom resource there is, with nothing remembered from an earlier term."""
         self._forget_all()
         self._queue.reopen()
-        owners = [OwnerKey(key.namespace, key.name) for key in self._cache.keys(LLMDEPLOYMENT.kind)]
+        owners = [key for kind in self._kinds for key in self._cache.keys(kind)]
         self._inherited = set(owners)
         for owner in owners:
             self._queue.add(owner, Priority.RESYNC)
@@ -135,21 +134,21 @@ class Controller:
         self._refusing.clear()
         self.troubles.clear()
 
-    def crd_may_have_changed(self) -> None:
-        """The watch of the custom resources began anew, as it does when their CRD is replaced."""
-        self._status.crd_may_have_changed()
+    def crd_may_have_changed(self, kind: str) -> None:
+        """The watch of the custom resources of this kind began anew, as it does when their CRD is replaced."""
+        self._status.crd_may_have_changed(kind)
 
-    def refusing(self) -> AbstractSet[OwnerKey]:
+    def refusing(self) -> AbstractSet[ObjectKey]:
         """Custom resources that have a refused child: another object's change may concern them."""
         return self._refusing
 
-    def refusals(self) -> Iterator[tuple[OwnerKey, Mapping[ObjectKey, Refusal]]]:
+    def refusals(self) -> Iterator[tuple[ObjectKey, Mapping[ObjectKey, Refusal]]]:
         """Their refused children, for people."""
         for key in self._refusing:
             if (memory := self._memories.get(key)) is not None:
                 yield key, memory.children.refusals
 
-    def left_behind(self) -> Iterator[tuple[OwnerKey, Mapping[ObjectKey, LeftBehind]]]:
+    def left_behind(self) -> Iterator[tuple[ObjectKey, Mapping[ObjectKey, LeftBehind]]]:
         """Custom resources that wait for the end of a predecessor's children, for people."""
         return (
             (key, memory.children.left_behind) for key, memory in self._memories.items() if memory.children.left_behind
@@ -172,10 +171,10 @@ class Controller:
                 self._metrics.active_workers.set(self._active)
                 self._queue.done(key)
 
-    async def _guarded_pass(self, key: OwnerKey) -> None:
-        started = time.perf_counter()
+    async def _guarded_pass(self, key: ObjectKey) -> None:
+        started, metrics = time.perf_counter(), self._metrics.passes[key.kind]
         about: dict[str, Any] = {
-            "controller": CONTROLLER,
+            "controller": key.kind.lower(),
             "namespace": key.namespace,
             "name": key.name,
             "reconcile_id": uuid4().hex[:12],
@@ -197,27 +196,33 @@ class Controller:
         except PostponedError:
             self._queue.add_after(key, POSTPONED_S)
             result = "requeue_after"
+        except ApiError as error:
+            # What the planner must know to decide could not be read. Nothing is changed for that.
+            self.troubles.failed(key, error, about["reconcile_id"])
+            delay_s = self._queue.retry(key, at_least_s=least_wait_s(error))
+            logger.warning("No plan could be made, again in %.2f s: %s", delay_s, error, extra={"about": about})
+            result = "error"
         except TimeoutError as error:
-            self._metrics.reconcile_timeouts.inc()
+            metrics.timeouts.inc()
             self.troubles.failed(key, error, about["reconcile_id"])
             self._queue.retry(key)
             logger.error("The pass took longer than %.0f s", PASS_TIMEOUT_S, extra={"about": about})
             result = "error"
         except Exception as error:
             # One broken custom resource must not stop the others, whatever is wrong with it.
-            self._metrics.reconcile_panics.inc()
+            metrics.panics.inc()
             self.troubles.failed(key, error, about["reconcile_id"])
             delay_s = self._queue.retry(key)
             logger.exception("The pass failed; again in %.1f s", delay_s, extra={"about": about})
             result = "error"
         if result == "error":
-            self._metrics.reconcile_errors.inc()
-        self._metrics.reconcile_total[result].inc()
-        self._metrics.reconcile_time.observe(time.perf_counter() - started)
+            metrics.errors.inc()
+        metrics.total[result].inc()
+        metrics.time.observe(time.perf_counter() - started)
 
-    async def run_pass(self, key: OwnerKey, about: dict[str, Any]) -> str:
+    async def run_pass(self, key: ObjectKey, about: dict[str, Any]) -> str:
         """One pass over one custom resource. Returns the result's name for the metrics."""
-        entry = self._cache.get(resource_key(key))
+        entry = self._cache.get(key)
         if entry is None:
             self._forget(key, "")
             return "success"
@@ -225,16 +230,11 @@ class Controller:
         about |= {"uid": entry.uid, "generation": entry.generation}
         if raw["metadata"].get("deletionTimestamp"):
             return "success"  # the garbage collector has the rest; creating anything now would race it
-        memory = self._memories.get(key)
-        if memory is None:
-            memory = self._memories[key] = _Memory(children=ChildMemory(inherited=key in self._inherited))
+        memory = self._recall(key, entry.generation)
         if (held_s := memory.held_until - self._clock()) > 0.0:
             self._queue.add_after(key, held_s)
             return "requeue_after"
-        if memory.generation != entry.generation:
-            memory.generation = entry.generation
-            memory.children.refusals.clear()
-        owner = Owner(key.namespace, key.name, entry.uid)
+        owner = Owner(self._kinds[key.kind], key.namespace, key.name, entry.uid)
         told = memory.children.failures()
         plan = await self._plan(key, raw, memory)
         outcome = await self._applier.carry_out(owner, plan, memory.children)
@@ -242,9 +242,9 @@ class Controller:
         if outcome.written:
             memory.timing.child_written(self._clock())
             # Its pods are made in a moment: that event, and not a look in between, is when there is something to tell.
-            deployment = self._cache.get(ObjectKey(DEPLOYMENT.kind, key.namespace, key.name))
-            if deployment is not None and deployment.controller_uid == entry.uid:
-                memory.timing.is_beginning |= is_beginning(deployment.load())
+            memory.timing.is_beginning |= self._is_beginning(plan, entry.uid)
+        if owner.kind.has_nudges:
+            plan = await self._nudge(owner, raw, plan, memory, outcome)
         wait_s = 0.0
         if outcome.written and not news:
             # What was just written is about to move; the next pass sees it settled and tells of it.
@@ -258,9 +258,31 @@ class Controller:
             self._queue.add_after(key, wait_s)
         return self._finish(key, plan, outcome, memory, status_error, about)
 
-    def _forget(self, key: OwnerKey, uid: str) -> None:
+    async def _nudge(self, owner: Owner, raw: Mapping[str, Any], plan: Plan, memory: _Memory, outcome: Outcome) -> Plan:
+        """Tell pods of what they should load, and of what was written just now. Returns the plan of that moment."""
+        if outcome.written:
+            plan = await self._plan(owner.key, raw, memory)
+        await self._applier.nudge(owner, plan.nudges, outcome)
+        return plan
+
+    def _recall(self, key: ObjectKey, generation: int) -> _Memory:
+        memory = self._memories.get(key)
+        if memory is None:
+            memory = self._memories[key] = _Memory(children=ChildMemory(inherited=key in self._inherited))
+        if memory.generation != generation:
+            memory.generation = generation
+            memory.children.refusals.clear()
+        return memory
+
+    def _is_beginning(self, plan: Plan, uid: str) -> bool:
+        deployments = (self._cache.get(child.key) for child in plan.children if child.key.kind == DEPLOYMENT.kind)
+        return any(
+            live is not None and live.controller_uid == uid and is_beginning(live.load()) for live in deployments
+        )
+
+    def _forget(self, key: ObjectKey, uid: str) -> None:
         """The custom resource of that uid is gone, or going. Whatever its watch says of that state later is old news."""
-        entry = self._cache.get(resource_key(key))
+        entry = self._cache.get(key)
         if entry is not None and entry.uid != uid:
             self._queue.add(key)  # another one has the name by now, and nobody will tell of it again
         elif entry is not None and not entry.load()["metadata"].get("deletionTimestamp"):
@@ -271,20 +293,20 @@ class Controller:
         self.troubles.recovered(key)
         self._queue.discard(key)
 
-    async def _plan(self, key: OwnerKey, raw: Mapping[str, Any], memory: _Memory) -> Plan:
+    async def _plan(self, key: ObjectKey, raw: Mapping[str, Any], memory: _Memory) -> Plan:
         observed = self._observe(key, str(raw["metadata"]["uid"]), memory.children)
         memory.timing.is_first = (raw.get("status") or {}).get("observedGeneration", -1) < 0  # -1 is the CRD's default
         if any(map(is_unseen, observed.children.values())):
             memory.timing.child_moves(self._clock())
         memory.timing.is_beginning = any(is_beginning(live) or is_unseen(live) for live in observed.children.values())
-        return await self._planner.plan(raw, observed, self._wall())
+        return await self._kinds[key.kind].planner.plan(raw, observed, self._wall())
 
     async def _keep_status(
         self, owner: Owner, raw: Mapping[str, Any], plan: Plan, memory: _Memory, outcome: Outcome, *, at_once: bool
     ) -> tuple[float, ApiError | None]:
         """Write status if it differs and is due, and the Events of its transitions. Returns the seconds until it is due,
         and why it could not be written."""
-        key = OwnerKey(owner.namespace, owner.name)
+        key = owner.key
         if not self._status.differs(key, raw, plan.status):
             memory.timing.up_to_date()
             return 0.0, None
@@ -301,7 +323,7 @@ class Controller:
         await self._tell(owner, plan)
         return 0.0, None
 
-    def _observe(self, key: OwnerKey, uid: str, memory: ChildMemory) -> Observed:
+    def _observe(self, key: ObjectKey, uid: str, memory: ChildMemory) -> Observed:
         children = {}
         pods = []
         for entry in self._cache.of_owner(key):
@@ -313,7 +335,8 @@ class Controller:
         return Observed(children=children, pods=tuple(pods), failures=memory.failures())
 
     async def _tell(self, owner: Owner, plan: Plan) -> None:
-        regarding = Regarding(LLMDEPLOYMENT.api_version, LLMDEPLOYMENT.kind, owner.namespace, owner.name, owner.uid)
+        resource = owner.kind.resource
+        regarding = Regarding(resource.api_version, resource.kind, owner.namespace, owner.name, owner.uid)
         for event in plan.events:
             await self._recorder.tell(
                 regarding, type_=event.type, reason=event.reason, message=event.message, action=event.action
@@ -321,7 +344,7 @@ class Controller:
 
     def _finish(
         self,
-        key: OwnerKey,
+        key: ObjectKey,
         plan: Plan,
         outcome: Outcome,
         memory: _Memory,
@@ -335,7 +358,7 @@ class Controller:
         if memory.children.refusals:
             self._refusing.add(key)
             if any(refusal.failure.terminal for refusal in memory.children.refusals.values()):
-                self._metrics.terminal_errors.inc()
+                self._metrics.passes[key.kind].terminal_errors.inc()
         else:
             self._refusing.discard(key)
         if outcome.errors or (status_error is not None and is_transient(status_error)):

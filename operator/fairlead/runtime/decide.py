@@ -150,11 +150,7 @@ class DeploymentPlanner:
         self._specs = ParsedSpecs()
         self._blueprints = Blueprints()
         self._sandbox = sandbox
-        self._facts = OperatorFacts(
-            namespace=config.namespace,
-            monitoring_namespaces=config.monitoring_namespaces,
-            download_bytes_per_s=config.download_bandwidth,
-        )
+        self._facts = config.facts
 
     async def plan(self, raw: Mapping[str, Any], observed: Observed, now: datetime) -> Plan:
         """The plan. Takes as long as the sandbox allows at most when the engine is somebody's own."""

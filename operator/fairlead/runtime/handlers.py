@@ -7,14 +7,13 @@ A handler stores and enqueues; an exception in it would be dropped, so there is 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import kopf
 
 from fairlead.kube.client import LIST_CHUNK_SIZE
-from fairlead.kube.patience import Patience
-from fairlead.kube.resources import LLMDEPLOYMENT
+from fairlead.kube.patience import Listener, Patience
 from fairlead.kube.session import Connection
 from fairlead.runtime.feed import CustomResourceFeed
 
@@ -94,10 +93,11 @@ def make_settings() -> kopf.OperatorSettings:
     return settings
 
 
-def make_registry(connection: Connection, feed: CustomResourceFeed) -> kopf.OperatorRegistry:
-    """The handlers: one for login, one for events."""
+def make_registry(connection: Connection, feeds: Iterable[CustomResourceFeed]) -> kopf.OperatorRegistry:
+    """The handlers: one for login, and one for the events of each kind."""
     registry = kopf.OperatorRegistry()
-    patience = Patience(LLMDEPLOYMENT.plural, feed.listed, feed.is_known)
+    feeds = list(feeds)
+    patience = Patience({feed.resource.plural: Listener(feed.listed, feed.is_known) for feed in feeds})
 
     @kopf.on.login(registry=registry)
     async def login(**_: Any) -> kopf.AiohttpSession:
@@ -108,10 +108,14 @@ def make_registry(connection: Connection, feed: CustomResourceFeed) -> kopf.Oper
             default_namespace=connection.namespace,
         )
 
-    group, _, version = LLMDEPLOYMENT.api_version.partition("/")
+    for feed in feeds:
+        _add_handler(registry, feed)
+    return registry
 
-    @kopf.on.event(group, version, LLMDEPLOYMENT.plural, registry=registry)
+
+def _add_handler(registry: kopf.OperatorRegistry, feed: CustomResourceFeed) -> None:
+    group, _, version = feed.resource.api_version.partition("/")
+
+    @kopf.on.event(group, version, feed.resource.plural, id=feed.resource.plural, registry=registry)
     async def on_event(event: Mapping[str, Any], **_: Any) -> None:
         feed.on_event(event)
-
-    return registry

@@ -45,8 +45,9 @@ def is_told_in(status: Mapping[str, Any]) -> bool:
     return any(condition.get("reason") == Reason.WAITING_FOR_DELETION.value for condition in conditions)
 
 
-def explain_left_behind(key: ObjectKey, live: Mapping[str, Any]) -> ApplyFailure:
-    """What status says of it. Nothing in the words moves by itself, so that they are written once."""
+def explain_left_behind(key: ObjectKey, live: Mapping[str, Any], kind: str) -> ApplyFailure:
+    """What status says of it. `kind`: of the custom resource that it is in the way of. Nothing in the words moves by itself, so that
+    they are written once."""
     metadata = live["metadata"]
     finalizers = ", ".join(map(str, metadata.get("finalizers") or ()))
     if "deletionTimestamp" not in metadata:
@@ -60,7 +61,7 @@ def explain_left_behind(key: ObjectKey, live: Mapping[str, Any]) -> ApplyFailure
     return ApplyFailure(
         key=key,
         reason=Reason.WAITING_FOR_DELETION.value,
-        message=f"{key} of an earlier LLMDeployment of this name is {state}. Next: {step}; it is made anew once it is gone.",
+        message=f"{key} of an earlier {kind} of this name is {state}. Next: {step}; it is made anew once it is gone.",
         terminal=False,
         is_sentence=True,
     )

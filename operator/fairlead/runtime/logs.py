@@ -19,7 +19,13 @@ from fairlead.facts.words import redact
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 #: kopf's own extras: a whole object reference and per-object settings, which say nothing that ours do not.
 _FOREIGN: Final = frozenset({"k8s_ref", "k8s_skip", "settings"})
-_QUIET: Final = {"kopf": logging.WARNING, "aiohttp.access": logging.WARNING, "asyncio": logging.WARNING}
+_QUIET: Final = {
+    "httpx": logging.WARNING,
+    "httpcore": logging.WARNING,
+    "kopf": logging.WARNING,
+    "aiohttp.access": logging.WARNING,
+    "asyncio": logging.WARNING,
+}
 
 
 class JsonFormatter(logging.Formatter):

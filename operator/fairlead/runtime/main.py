@@ -20,19 +20,19 @@ import kopf
 from fairlead.api import names
 from fairlead.config import OperatorConfig
 from fairlead.facts.observed import ObjectKey
-from fairlead.kube.cache import Cache, Change, OwnerKey
+from fairlead.kube.cache import Cache, Change
 from fairlead.kube.client import ApiClient
 from fairlead.kube.events import EventRecorder
 from fairlead.kube.informer import Informer, Selection
 from fairlead.kube.lease import LeaderElector, LeaseTimings
-from fairlead.kube.resources import CHILD_RESOURCES, CONFIG_MAP, DEPLOYMENT, LLMDEPLOYMENT, POD
+from fairlead.kube.resources import DEPLOYMENT, POD
 from fairlead.kube.session import Connection, connect
 from fairlead.runtime.applier import Applier
 from fairlead.runtime.controller import Controller
-from fairlead.runtime.feed import CustomResourceFeed, resource_key
+from fairlead.runtime.feed import CustomResourceFeed
 from fairlead.runtime.handlers import make_registry, make_settings
+from fairlead.runtime.kinds import Kind, Kinds
 from fairlead.runtime.metrics import CONTROLLER, ConditionCollector, Metrics
-from fairlead.runtime.planner import Planner
 from fairlead.runtime.queue import Priority, Queue
 from fairlead.runtime.server import (
     DEBUG_KEYS_MAX,
@@ -50,7 +50,6 @@ from fairlead.runtime.troubles import describe_left_behind, describe_refusals
 
 logger = logging.getLogger(__name__)
 
-ENGINE_SELECTOR = names.LABEL_ENGINE
 MANAGED_SELECTOR = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
 
 #: Children change in volleys. One pass for each volley is enough: at once for what may have to be put right, soon for what
@@ -62,41 +61,39 @@ STATUS_COALESCE_S = 1.5
 #: Nearly all garbage is freed by its last reference. With Python's own thresholds the search for the rest is a tenth of all work.
 GC_THRESHOLDS = (20_000, 20, 20)
 
-MakePlanner = Callable[[OperatorConfig, Cache], Planner]
+MakeKinds = Callable[[OperatorConfig, Cache, ApiClient], Kinds]
 
 
 class Operator:
     """One replica. `run` returns after a clean stop and raises what ended it otherwise."""
 
-    def __init__(self, config: OperatorConfig, connection: Connection, make_planner: MakePlanner) -> None:
+    def __init__(self, config: OperatorConfig, connection: Connection, make_kinds: MakeKinds) -> None:
         loop_time = asyncio.get_running_loop().time
         self.config = config
         self.connection = connection
-        self.metrics = Metrics()
-        self.cache = Cache()
+        self.cache = Cache(self._on_any_change)
         self.client = ApiClient(connection)
+        self.kinds = make_kinds(config, self.cache, self.client)
+        self.metrics = Metrics(self.kinds)
         connection.observer = self._observe_request
-        self.queue: Queue[OwnerKey] = Queue(clock=loop_time, observer=self.metrics)
+        self.queue: Queue[ObjectKey] = Queue(clock=loop_time, observer=self.metrics)
         self.metrics.watch_queue(self.queue.__len__, lambda: self.queue.busy.values())
         self.elector = self._make_elector()
-        self.feed = CustomResourceFeed(
-            self.client, self.cache, self._enqueue, self.metrics, namespaces=config.watch_namespaces, clock=loop_time
-        )
+        self.feeds = {name: self._make_feed(kind, loop_time) for name, kind in self.kinds.items()}
+        self._feeds_by_plural = {feed.resource.plural: feed for feed in self.feeds.values()}
         self.informers = self._make_informers(loop_time)
-        self.planner = make_planner(config, self.cache)
         self.applier = self._make_applier(loop_time)
         self.controller = self._make_controller(loop_time)
         self.probe = LoopProbe(self.metrics, loop_time)
-        streams: dict[str, Stream] = {str(informer.selection): informer for informer in self.informers}
-        streams[LLMDEPLOYMENT.plural] = self.feed
-        self.streams = streams
+        self.streams = self._name_streams()
         self.health = Health(
-            streams, self.queue, self.probe, clock=loop_time, is_working=lambda: self.controller.is_working
+            self.streams, self.queue, self.probe, clock=loop_time, is_working=lambda: self.controller.is_working
         )
         self.server = Server(
             self.metrics.registry, self.health, self._debug, config.metrics_address, config.metrics_port
         )
-        self.metrics.registry.register(ConditionCollector(self.feed.conditions, self.cache.counts))
+        conditions = {name: feed.conditions for name, feed in self.feeds.items()}
+        self.metrics.registry.register(ConditionCollector(conditions, self.cache.counts))
         self.metrics.leader.labels(config.lease_name).set(0)
         self._let_metrics_see(asyncio.get_running_loop())
         self._stopping = asyncio.Event()
@@ -112,12 +109,13 @@ class Operator:
         try:
             await self.server.start()
             self._spawn(self.probe.run(), "loop probe")
-            await self._until_stopped(self.feed.expect())
+            await self._until_stopped(self._expect_resources())
             if not self._stopping.is_set():
                 await self._serve()
         finally:
             await self._shut_down()
-            await self.planner.close()
+            for kind in self.kinds.values():
+                await kind.planner.close()
 
     def stop(self) -> None:
         """Begin a clean stop."""
@@ -125,10 +123,31 @@ class Operator:
             logger.info("Stopping")
         self._stopping.set()
 
+    async def _expect_resources(self) -> None:
+        """Until the cluster knows the kinds that are needed. One that it does not know, and that is not needed, is served after a
+        restart: an upgrade whose new CRD comes late must not keep what there was before from being served."""
+        async with asyncio.TaskGroup() as group:
+            found = {
+                name: group.create_task(feed.expect(is_needed=self.kinds[name].is_needed))
+                for name, feed in self.feeds.items()
+            }
+        for name in [name for name, task in found.items() if not task.result()]:
+            feed = self.feeds.pop(name)
+            self.streams.pop(feed.resource.plural)
+            logger.warning("%ss are not known to this cluster and are not served: apply crds/ to have them", name)
+            self._spawn(self._restart_for(feed), f"wait for {name}s")
+
+    async def _restart_for(self, feed: CustomResourceFeed) -> None:
+        await feed.appear()
+        logger.warning("This cluster knows %ss now: ending, to serve them after the restart", feed.resource.kind)
+        self.stop()
+        await asyncio.Event().wait()
+
     async def _serve(self) -> None:
         for informer in self.informers:
             self._spawn(informer.run(), f"informer of {informer.selection}")
-        self._spawn(self.feed.run(), "ghost finder")
+        for feed in self.feeds.values():
+            self._spawn(feed.run(), "ghost finder")
         self._spawn(self._follow_leadership(), "leadership")
         self._spawn(self._watch_workers(), "worker watch")
         # All of these before kopf: at its end it waits for, and then cancels, what began after it.
@@ -160,7 +179,7 @@ class Operator:
     async def _run_kopf(self, stop_flag: asyncio.Event, started: asyncio.Event) -> None:
         namespaces = self.config.watch_namespaces
         await kopf.operator(
-            registry=make_registry(self.connection, self.feed),
+            registry=make_registry(self.connection, self.feeds.values()),
             settings=make_settings(),
             standalone=True,
             clusterwide=not namespaces,
@@ -171,7 +190,7 @@ class Operator:
 
     async def _lead_when_synced(self) -> None:
         """A replica with cold caches must not lead: what it does not see, it would make again."""
-        streams: tuple[Stream, ...] = (*self.informers, self.feed)
+        streams: tuple[Stream, ...] = (*self.informers, *self.feeds.values())
         for stream in streams:
             await stream.synced.wait()
         logger.info("Caches are filled", extra={"objects": self.cache.counts()})
@@ -235,9 +254,28 @@ class Operator:
     def _may_write(self) -> bool:
         return self._leading and (not self.config.leader_elect or self.elector.is_leader)
 
-    def _enqueue(self, key: OwnerKey, priority: Priority = Priority.EVENT) -> None:
+    def _enqueue(self, key: ObjectKey, priority: Priority = Priority.EVENT) -> None:
         if self.controller.is_working:  # a follower's queue would only grow; whoever begins to lead adds every key
             self.queue.add(key, priority)
+
+    def _on_any_change(self, change: Change) -> None:
+        """The cache has something new, from a watch or from the answer to a write of our own. A custom resource hears of itself by its
+        feed and of its children by `_on_child_change`; here others hear of it whom it concerns."""
+        if not self.controller.is_working:
+            return
+        told = change.owners() | {entry.key for entry in (change.before, change.after) if entry is not None}
+        for kind in self.kinds.values():
+            for key in self._find_concerned(kind, change):
+                if key not in told and self.cache.get(key) is not None:
+                    self._enqueue(key)
+
+    def _find_concerned(self, kind: Kind, change: Change) -> list[ObjectKey]:
+        try:
+            return list(kind.concerned(change, self.cache))
+        except Exception:
+            # Whoever changed the cache, a watch or a pass, is not to end because of what one kind makes of the change.
+            logger.exception("What a change means for %ss was not found out", kind.name)
+            return []
 
     def _on_child_change(self, change: Change) -> None:
         if change.after is not None and change.after.key in self.applier.in_flight:
@@ -250,36 +288,26 @@ class Operator:
         for owner in change.owners():
             if self.controller.is_working:
                 self.queue.add_after(owner, delay_s)
-        if change.after is None and change.before is not None and self.controller.is_working:
-            self._on_name_free(change.before.key)
+        if change.after is None and change.before is not None:
+            self._on_name_free(change)
 
-    def _on_name_free(self, freed: ObjectKey) -> None:
-        """Whoever waited for this name need not wait for its slow retry: those with a refused child, and those whose plan
-        left the name alone because the object was somebody else's."""
-        waiting = {owner for owner in self.controller.refusing() if owner.namespace == freed.namespace}
-        named = (OwnerKey(freed.namespace, name) for name in names.possible_owner_names(freed.name))
-        for owner in waiting | {owner for owner in named if self.cache.get(resource_key(owner)) is not None}:
+    def _on_name_free(self, change: Change) -> None:
+        """Whoever waited for this name need not wait for its slow retry: those with a refused child. And an owner whose child is gone
+        makes it anew at once. (Those whose plan left the name alone because the object was somebody else's are named by their kind.)"""
+        assert change.before is not None
+        waiting = {owner for owner in self.controller.refusing() if owner.namespace == change.before.key.namespace}
+        bereft = set() if _is_pod(change) else change.owners()
+        for owner in waiting | {owner for owner in bereft if self.cache.get(owner) is not None}:
             self._enqueue(owner)
-
-    def _on_engine_change(self, change: Change) -> None:
-        labels = [
-            (entry.load()["metadata"].get("labels") or {}).get(names.LABEL_ENGINE)
-            for entry in (change.before, change.after)
-            if entry is not None
-        ]
-        for key in self.cache.keys(LLMDEPLOYMENT.kind):
-            owner = OwnerKey(key.namespace, key.name)
-            entry = self.cache.get(resource_key(owner))
-            if entry is not None and ((entry.load().get("spec") or {}).get("engine") or {}).get("type") in labels:
-                self._enqueue(owner)
 
     def _observe_request(self, method: str, path: str, is_watch: bool, code: str, duration_s: float) -> None:
         self.metrics.observe("WATCH" if is_watch else method, self.connection.host, code, duration_s)
-        if path.endswith(f"/{LLMDEPLOYMENT.plural}"):
-            self.feed.tried()
+        feed = self._feeds_by_plural.get(path.rpartition("/")[2])
+        if feed is not None:
+            feed.tried()
             if code == "200":
-                self.feed.heard()  # kopf does not tell of bookmarks, but each of its streams begins with a request
-                self.controller.crd_may_have_changed()
+                feed.heard()  # kopf does not tell of bookmarks, but each of its streams begins with a request
+                self.controller.crd_may_have_changed(feed.resource.kind)
 
     def _make_elector(self) -> LeaderElector:
         config = self.config
@@ -293,21 +321,47 @@ class Operator:
             timings=LeaseTimings(config.lease_duration_s, config.renew_deadline_s, config.retry_period_s),
         )
 
+    def _make_feed(self, kind: Kind, clock: Callable[[], float]) -> CustomResourceFeed:
+        return CustomResourceFeed(
+            kind.resource,
+            self.client,
+            self.cache,
+            self._enqueue,
+            self.metrics,
+            namespaces=self.config.watch_namespaces,
+            clock=clock,
+        )
+
     def _make_informers(self, clock: Callable[[], float]) -> list[Informer]:
+        """One for each selection that a kind needs, however many kinds need it."""
+        children = dict.fromkeys(child for kind in self.kinds.values() for child in kind.children)
         selections = [
             Selection(resource, namespace, MANAGED_SELECTOR)
             for namespace in (self.config.watch_namespaces or (None,))
-            for resource in (*CHILD_RESOURCES, POD)
+            for resource in (*children, POD)
         ]
-        informers = [
-            Informer(self.client, self.cache, selection, self._on_child_change, clock=clock, observer=self.metrics)
+        selections += dict.fromkeys(watched for kind in self.kinds.values() for watched in kind.watches)
+        return [
+            Informer(
+                self.client,
+                self.cache,
+                selection,
+                self._on_child_change,
+                clock=clock,
+                observer=self.metrics,
+                others=selections,
+            )
             for selection in selections
         ]
-        engines = Selection(CONFIG_MAP, self.config.namespace, ENGINE_SELECTOR)
-        informers.append(
-            Informer(self.client, self.cache, engines, self._on_engine_change, clock=clock, observer=self.metrics)
-        )
-        return informers
+
+    def _name_streams(self) -> dict[str, Stream]:
+        """By what they watch. Children that share resource and namespace with what a kind watches beside them are told from it by
+        their labels."""
+        streams: dict[str, Stream] = {}
+        for informer in sorted(self.informers, key=lambda one: one.selection.label_selector == MANAGED_SELECTOR):
+            name = str(informer.selection)
+            streams[name if name not in streams else f"{name} ({informer.selection.label_selector})"] = informer
+        return streams | self._feeds_by_plural
 
     def _make_applier(self, clock: Callable[[], float]) -> Applier:
         return Applier(
@@ -316,16 +370,16 @@ class Operator:
             self.metrics,
             clock=clock,
             may_write=self._may_write,
-            may_create=self.feed.may_create,
+            may_create=lambda key: self.feeds[key.kind].may_create(key),
         )
 
     def _make_controller(self, clock: Callable[[], float]) -> Controller:
         recorder = EventRecorder(self.client, instance=self.config.identity, clock=clock)
         return Controller(
+            self.kinds,
             self.client,
             self.cache,
             self.queue,
-            self.planner,
             self.applier,
             recorder,
             self.metrics,
@@ -388,7 +442,7 @@ def _is_pod(change: Change) -> bool:
     return entry is not None and entry.key.kind == POD.kind
 
 
-async def run_operator(config: OperatorConfig, make_planner: MakePlanner) -> None:
+async def run_operator(config: OperatorConfig, make_kinds: MakeKinds) -> None:
     """Find the API server and run one replica until it is told to stop."""
     connection = connect(config.kubeconfig)
-    await Operator(config, connection, make_planner).run()
+    await Operator(config, connection, make_kinds).run()

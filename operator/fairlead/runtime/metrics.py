@@ -7,6 +7,7 @@ do not meet. Objects that live elsewhere are counted when they are scraped, so t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -14,9 +15,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Plat
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from fairlead.api import names
 from fairlead.api.conditions import Reason
 
-CONTROLLER: Final = "llmdeployment"
+#: There is one queue and one set of workers for all kinds. Dashboards know it by this name, from when there was one kind.
+CONTROLLER: Final = names.LLMDEPLOYMENT.lower()
 RESULTS: Final = ("success", "error", "requeue", "requeue_after")
 #: What `runtime.refusals` can find.
 REFUSAL_REASONS: Final = tuple(
@@ -33,15 +36,28 @@ _FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.
 _SLOW: Final = (0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 300.0, 1000.0)
 
 
-class Metrics:
-    """All metrics. The observer methods are what queue, client and informers call."""
+@dataclass(frozen=True, slots=True)
+class PassMetrics:
+    """Of the passes over the custom resources of one kind. `total` is by result."""
 
-    def __init__(self) -> None:
+    total: Mapping[str, Counter]
+    errors: Counter
+    terminal_errors: Counter
+    panics: Counter
+    timeouts: Counter
+    time: Histogram
+
+
+class Metrics:
+    """All metrics. `kinds`: of the custom resources that are worked on. The observer methods are what queue, client and informers call."""
+
+    def __init__(self, kinds: Iterable[str] = (names.LLMDEPLOYMENT,)) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self._request_series: dict[tuple[str, str, str], tuple[Counter, Histogram | None]] = {}  # found by label, once
-        self._make_controller_metrics()
+        self.passes = self._make_pass_metrics(kinds)
+        self._make_worker_metrics()
         self._make_queue_metrics()
         self._make_own_metrics()
 
@@ -54,27 +70,33 @@ class Metrics:
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(name, text, labels, registry=self.registry, buckets=buckets)
 
-    def _make_controller_metrics(self) -> None:
-        reconcile = "controller_runtime_reconcile"
-        total = self._counter(f"{reconcile}_total", "Passes over a custom resource, by result.", "controller", "result")
-        self.reconcile_total = {result: total.labels(CONTROLLER, result) for result in RESULTS}
-        self.reconcile_errors = self._counter(
-            f"{reconcile}_errors_total", "Passes that ended in an error.", "controller"
-        ).labels(CONTROLLER)
-        self.terminal_errors = self._counter(
+    def _make_pass_metrics(self, kinds: Iterable[str]) -> dict[str, PassMetrics]:
+        prefix = "controller_runtime_reconcile"
+        total = self._counter(f"{prefix}_total", "Passes over a custom resource, by result.", "controller", "result")
+        errors = self._counter(f"{prefix}_errors_total", "Passes that ended in an error.", "controller")
+        terminal_errors = self._counter(
             "controller_runtime_terminal_reconcile_errors_total",
             "Passes that ended in an error which only a change can mend.",
             "controller",
-        ).labels(CONTROLLER)
-        self.reconcile_panics = self._counter(
-            f"{reconcile}_panics_total", "Passes that ended in an unexpected exception.", "controller"
-        ).labels(CONTROLLER)
-        self.reconcile_timeouts = self._counter(
-            f"{reconcile}_timeouts_total", "Passes that were cut off because they took too long.", "controller"
-        ).labels(CONTROLLER)
-        self.reconcile_time = self._histogram(
-            f"{reconcile}_time_seconds", "Duration of a pass.", _FAST, "controller"
-        ).labels(CONTROLLER)
+        )
+        panics = self._counter(f"{prefix}_panics_total", "Passes that ended in an unexpected exception.", "controller")
+        timeouts = self._counter(
+            f"{prefix}_timeouts_total", "Passes that were cut off because they took too long.", "controller"
+        )
+        time = self._histogram(f"{prefix}_time_seconds", "Duration of a pass.", _FAST, "controller")
+        return {
+            kind: PassMetrics(
+                total={result: total.labels(kind.lower(), result) for result in RESULTS},
+                errors=errors.labels(kind.lower()),
+                terminal_errors=terminal_errors.labels(kind.lower()),
+                panics=panics.labels(kind.lower()),
+                timeouts=timeouts.labels(kind.lower()),
+                time=time.labels(kind.lower()),
+            )
+            for kind in kinds
+        }
+
+    def _make_worker_metrics(self) -> None:
         self.max_concurrent = self._gauge(
             "controller_runtime_max_concurrent_reconciles", "Workers.", "controller"
         ).labels(CONTROLLER)
@@ -203,25 +225,27 @@ ConditionSource = Callable[[], Iterable[tuple[str, str, str, str]]]
 
 
 class ConditionCollector(Collector):
-    """`fairlead_llmdeployment_condition{namespace,name,type,status}`: 1 for the status that a condition has now.
+    """`fairlead_llmdeployment_condition{namespace,name,type,status}` and the like of each kind that `conditions` has a source of: 1 for
+    the status that a condition has now.
 
     Read from the cache at each scrape: no series outlives its custom resource.
     """
 
-    def __init__(self, conditions: ConditionSource, object_counts: Callable[[], dict[str, int]]) -> None:
+    def __init__(self, conditions: Mapping[str, ConditionSource], object_counts: Callable[[], dict[str, int]]) -> None:
         self._conditions = conditions
         self._object_counts = object_counts
 
     def collect(self) -> Iterator[Metric]:
-        """One family for conditions, one for the cache's size."""
-        family = GaugeMetricFamily(
-            "fairlead_llmdeployment_condition",
-            "Conditions as status shows them.",
-            labels=("namespace", "name", "type", "status"),
-        )
-        for labels in self._conditions():
-            family.add_metric(labels, 1.0)
-        yield family
+        """One family for the conditions of each kind, one for the cache's size."""
+        for kind, source in self._conditions.items():
+            family = GaugeMetricFamily(
+                f"fairlead_{kind.lower()}_condition",
+                "Conditions as status shows them.",
+                labels=("namespace", "name", "type", "status"),
+            )
+            for labels in source():
+                family.add_metric(labels, 1.0)
+            yield family
         cached = GaugeMetricFamily("fairlead_cache_objects", "Objects in the cache.", labels=("kind",))
         for kind, count in sorted(self._object_counts().items()):
             cached.add_metric((kind,), float(count))

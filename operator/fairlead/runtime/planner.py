@@ -14,7 +14,8 @@ class Planner(Protocol):
     """Decides what a custom resource needs."""
 
     async def plan(self, raw: Mapping[str, Any], observed: Observed, now: datetime) -> Plan:
-        """The plan for one custom resource. What is wrong with it is in the plan's status; an exception is a bug."""
+        """The plan for one custom resource. What is wrong with it is in the plan's status. Raises ApiError when something that the
+        decision needs cannot be read now: it is tried again, and nothing changes until then. Any other exception is a bug."""
 
     async def close(self) -> None:
         """Give back what the planner holds."""

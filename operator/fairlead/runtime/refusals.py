@@ -1,21 +1,20 @@
 """What it means for a custom resource that the API server refused one of its children, and when to try again.
 
 A refusal is put back into the words of the custom resource where that is possible: its author never wrote a Deployment,
-so `.spec.template.spec.affinity.nodeAffinity.required` is told as `spec.pod.affinity.nodeAffinity.required`.
+so `.spec.template.spec.affinity.nodeAffinity.required` is told as `spec.pod.affinity.nodeAffinity.required`. Which field
+of a child comes from which of the custom resource's is a matter of its kind.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from fairlead.api.conditions import Reason
 from fairlead.errors import ApiError, Forbidden, Invalid, NotFound, TooManyRequests
 from fairlead.facts.observed import ApplyFailure, ObjectKey
 from fairlead.facts.words import redact
-from fairlead.planning.deployment.metadata import describe_taken
 
 MESSAGE_MAX_LENGTH: Final = 1024
 #: Somebody else's change may mend it (a quota, a right, a policy, the other object), and nobody will tell us.
@@ -30,8 +29,9 @@ _POD_FIELDS: Final = (
     "affinity|tolerations|nodeSelector|topologySpreadConstraints|priorityClassName|runtimeClassName|schedulerName"
     "|serviceAccountName|imagePullSecrets|securityContext"
 )
-#: (kind, path of its field, path in the custom resource); what follows the matched part stays. The first match wins.
-_PATH_TABLE: Final = (
+#: (child's kind, path of its field, path in the custom resource); what follows the matched part stays. The first match wins.
+FieldPaths = tuple[tuple[str, re.Pattern[str], str], ...]
+_LLMDEPLOYMENT_TABLE: Final = (
     ("Deployment", rf"{_TEMPLATE}({_POD_FIELDS})", r"spec.pod.\1"),
     ("Deployment", rf"{_CONTAINER}(env|envFrom|args|image|imagePullPolicy)\b", r"spec.engine.\1"),
     ("Deployment", rf"{_CONTAINER}resources", "spec.resources"),
@@ -47,7 +47,9 @@ _PATH_TABLE: Final = (
     ("PersistentVolumeClaim", r"spec\.(storageClassName|accessModes)", r"spec.storage.\1"),
     ("NetworkPolicy", r"spec\.ingress\[[^]]*\]\.from", "spec.networkPolicy.from"),
 )
-_PATHS: Final = tuple((kind, re.compile(pattern), replacement) for kind, pattern, replacement in _PATH_TABLE)
+LLMDEPLOYMENT_PATHS: Final[FieldPaths] = tuple(
+    (kind, re.compile(pattern), replacement) for kind, pattern, replacement in _LLMDEPLOYMENT_TABLE
+)
 _TYPED_PATCH_FIELD: Final = re.compile(r"(?:^|[\s:])\.((?:metadata|spec)[^\s:]*(?:\[[^]]*\][^\s:]*)*): (.+)", re.DOTALL)
 
 
@@ -113,20 +115,18 @@ def least_wait_s(error: ApiError) -> float:
     return error.retry_after_s if isinstance(error, TooManyRequests) else 0.0
 
 
-def explain(key: ObjectKey, error: ApiError) -> ApplyFailure:
+def explain(key: ObjectKey, error: ApiError, paths: FieldPaths) -> ApplyFailure:
     """The failure that status tells of."""
-    path, message = _field_of(key, error)
+    path, message = _field_of(key, error, paths)
     reason, terminal = _judge(error)
     return ApplyFailure(
         key=key, reason=reason.value, message=redact(message)[:MESSAGE_MAX_LENGTH], terminal=terminal, path=path
     )
 
 
-def explain_conflict(key: ObjectKey, live: Mapping[str, Any]) -> ApplyFailure:
-    """Law 2: the name belongs to somebody else, whose `live` object is."""
-    return ApplyFailure(
-        key=key, reason=Reason.NAME_CONFLICT.value, message=describe_taken(key, live), terminal=True, is_sentence=True
-    )
+def explain_conflict(key: ObjectKey, message: str) -> ApplyFailure:
+    """Law 2: the name belongs to somebody else. `message` says to whom, in the words of the owner's planner."""
+    return ApplyFailure(key=key, reason=Reason.NAME_CONFLICT.value, message=message, terminal=True, is_sentence=True)
 
 
 def _judge(error: ApiError) -> tuple[Reason, bool]:
@@ -140,21 +140,21 @@ def _judge(error: ApiError) -> tuple[Reason, bool]:
     return Reason.API_UNAVAILABLE, False
 
 
-def _field_of(key: ObjectKey, error: ApiError) -> tuple[str, str]:
+def _field_of(key: ObjectKey, error: ApiError, paths: FieldPaths) -> tuple[str, str]:
     match = _TYPED_PATCH_FIELD.search(error.message) if error.status == 500 else None
     if match is not None:
-        return to_custom_resource_path(key.kind, match.group(1)), match.group(2).strip()
+        return to_custom_resource_path(paths, key.kind, match.group(1)), match.group(2).strip()
     causes = error.details.get("causes")
     if isinstance(causes, list) and causes:
         first = causes[0]
         field, message = str(first.get("field") or ""), str(first.get("message") or error.message)
-        return to_custom_resource_path(key.kind, field), message
+        return to_custom_resource_path(paths, key.kind, field), message
     return "", error.message
 
 
-def to_custom_resource_path(kind: str, path: str) -> str:
+def to_custom_resource_path(paths: FieldPaths, kind: str, path: str) -> str:
     """The field of the custom resource behind a child's field; the child's own path where there is none."""
-    for of_kind, pattern, replacement in _PATHS:
+    for of_kind, pattern, replacement in paths:
         if of_kind == kind and (match := pattern.match(path)):
             return match.expand(replacement) + path[match.end() :]
     return f"{kind} {path}" if path else ""

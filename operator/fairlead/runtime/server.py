@@ -17,8 +17,9 @@ import orjson
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 
-from fairlead.kube.cache import OwnerKey
+from fairlead.facts.observed import ObjectKey
 from fairlead.kube.lease import LeaseView
+from fairlead.runtime.kinds import describe_key
 from fairlead.runtime.metrics import Metrics
 from fairlead.runtime.queue import Queue
 
@@ -65,7 +66,7 @@ class Health:
     def __init__(
         self,
         streams: Mapping[str, Stream],
-        queue: Queue[OwnerKey],
+        queue: Queue[ObjectKey],
         probe: LoopProbe,
         *,
         clock: Callable[[], float],
@@ -169,7 +170,7 @@ def _verdict(findings: Sequence[str]) -> web.Response:
     return web.Response(text=text, status=503 if findings else 200)
 
 
-def describe_queue(queue: Queue[OwnerKey], *, leading: bool) -> dict[str, Any]:
+def describe_queue(queue: Queue[ObjectKey], *, leading: bool) -> dict[str, Any]:
     """What /debug/queue shows: who waits, who is worked on, who comes back within the hour and how many later, who failed how often."""
     soon = {key: due_s for key, due_s in queue.delayed.items() if due_s <= SOON_S}
     return {
@@ -208,6 +209,6 @@ def describe_lease(lease: LeaseView | None) -> dict[str, Any] | None:
     }
 
 
-def _named(values: Mapping[OwnerKey, float | int]) -> dict[str, float | int]:
+def _named(values: Mapping[ObjectKey, float | int]) -> dict[str, float | int]:
     shown = sorted(values.items(), key=lambda item: item[1])[:DEBUG_KEYS_MAX]
-    return {f"{key.namespace}/{key.name}": round(value, 3) for key, value in shown}
+    return {describe_key(key): round(value, 3) for key, value in shown}

@@ -19,11 +19,12 @@ from typing import Any, Final
 from fairlead.api.conditions import ConditionType
 from fairlead.errors import Invalid, NotFound
 from fairlead.facts.digest import digest_of
-from fairlead.kube.cache import Cache, OwnerKey
+from fairlead.facts.observed import ObjectKey
+from fairlead.kube.cache import Cache
 from fairlead.kube.client import ApiClient
-from fairlead.kube.resources import DEPLOYMENT, LLMDEPLOYMENT
-from fairlead.runtime.applier import FIELD_MANAGER, NotLeadingError
-from fairlead.runtime.feed import resource_key
+from fairlead.kube.resources import DEPLOYMENT
+from fairlead.runtime.applier import NotLeadingError
+from fairlead.runtime.kinds import Kinds
 from fairlead.runtime.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -75,33 +76,36 @@ class StatusTiming:
 class StatusWriter:
     """Compares and writes."""
 
-    def __init__(self, client: ApiClient, cache: Cache, metrics: Metrics, may_write: Callable[[], bool]) -> None:
+    def __init__(
+        self, kinds: Kinds, client: ApiClient, cache: Cache, metrics: Metrics, may_write: Callable[[], bool]
+    ) -> None:
+        self._kinds = kinds
         self._client = client
         self._cache = cache
         self._metrics = metrics
         self._may_write = may_write
-        self._undeclared: set[tuple[str, ...]] = set()
+        self._undeclared: dict[str, set[tuple[str, ...]]] = {kind: set() for kind in kinds}
 
-    def crd_may_have_changed(self) -> None:
-        """Try again what the CRD did not declare when it was last tried."""
-        self._undeclared.clear()
+    def crd_may_have_changed(self, kind: str) -> None:
+        """Try again what the kind's CRD did not declare when it was last tried."""
+        self._undeclared[kind].clear()
 
-    def differs(self, key: OwnerKey, raw: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+    def differs(self, key: ObjectKey, raw: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
         """Whether `status` says something else than the custom resource's does."""
         live = raw.get("status") or {}
-        status = without(status, self._undeclared)
+        status = without(status, self._undeclared[key.kind])
         if normalise(status) == normalise(live):
             return False
-        return not self._cache.is_settled(resource_key(key), digest_of(status), {"spec": live})
+        return not self._cache.is_settled(key, digest_of(status), {"spec": live})
 
-    async def write(self, key: OwnerKey, raw: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+    async def write(self, key: ObjectKey, raw: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
         """Apply `status`; False when that changed nothing or the custom resource is gone. Raises ApiError, NotLeadingError.
 
         The version that the plan was made from goes along, so that a status worked out from an old spec is refused (409). Where
         the CRD is older than this operator, the fields that it lacks are left out: part of the truth is better than none.
         """
         while True:
-            left_out = frozenset(self._undeclared)
+            left_out = frozenset(self._undeclared[key.kind])
             try:
                 return await self._write(key, raw, without(status, left_out))
             except Invalid as error:
@@ -109,16 +113,20 @@ class StatusWriter:
                 path = tuple(match[1].split(".")[1:]) if match is not None else ()
                 if not path or path in left_out:
                     raise
-                self._undeclared.add(path)
-                logger.warning("The CRD is older than this operator: it has no status.%s. Apply crds/.", ".".join(path))
+                self._undeclared[key.kind].add(path)
+                logger.warning(
+                    "The CRD of %s is older than this operator: it has no status.%s. Apply crds/.",
+                    key.kind,
+                    ".".join(path),
+                )
 
-    async def _write(self, key: OwnerKey, raw: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+    async def _write(self, key: ObjectKey, raw: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
         if not self._may_write():
             raise NotLeadingError
-        metadata = raw["metadata"]
+        kind, metadata = self._kinds[key.kind], raw["metadata"]
         body = {
-            "apiVersion": LLMDEPLOYMENT.api_version,
-            "kind": LLMDEPLOYMENT.kind,
+            "apiVersion": kind.resource.api_version,
+            "kind": kind.name,
             "metadata": {
                 "name": key.name,
                 "namespace": key.namespace,
@@ -129,11 +137,11 @@ class StatusWriter:
         }
         try:
             applied = await self._client.apply(
-                LLMDEPLOYMENT,
+                kind.resource,
                 key.namespace,
                 key.name,
                 body,
-                field_manager=FIELD_MANAGER,
+                field_manager=kind.field_manager,
                 force=True,
                 subresource="status",
             )
@@ -141,9 +149,9 @@ class StatusWriter:
             return False  # deleted meanwhile: its event is on the way
         self._metrics.status_writes.inc()
         if applied.object["metadata"]["resourceVersion"] == metadata["resourceVersion"]:
-            self._cache.settle(resource_key(key), digest_of(status), {"spec": raw.get("status") or {}})
+            self._cache.settle(key, digest_of(status), {"spec": raw.get("status") or {}})
             return False
-        self._cache.put(applied.object, LLMDEPLOYMENT.kind)
+        self._cache.put(applied.object, kind.name)
         return True
 
 

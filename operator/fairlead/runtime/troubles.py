@@ -14,7 +14,7 @@ from typing import Any
 
 from fairlead.errors import ApiError
 from fairlead.facts.observed import ObjectKey
-from fairlead.kube.cache import OwnerKey
+from fairlead.runtime.kinds import describe_key
 from fairlead.runtime.leftbehind import LeftBehind
 from fairlead.runtime.refusals import Refusal
 
@@ -34,15 +34,15 @@ class Troubles:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._errors: dict[OwnerKey, _LastError] = {}
+        self._errors: dict[ObjectKey, _LastError] = {}
 
-    def failed(self, key: OwnerKey, error: BaseException, reconcile_id: str = "") -> None:
+    def failed(self, key: ObjectKey, error: BaseException, reconcile_id: str = "") -> None:
         """A pass ended in `error`."""
         before = self._errors.get(key)
         times = before.times + 1 if before is not None else 1
         self._errors[key] = _LastError(name_error(error), self._clock(), times, reconcile_id)
 
-    def recovered(self, key: OwnerKey) -> None:
+    def recovered(self, key: ObjectKey) -> None:
         """A pass went well, or there will be none any more."""
         self._errors.pop(key, None)
 
@@ -55,7 +55,7 @@ class Troubles:
         latest = sorted(self._errors.items(), key=lambda item: -item[1].at)[:most]
         now = self._clock()
         return {
-            f"{key.namespace}/{key.name}": {
+            describe_key(key): {
                 "error": error.what,
                 "times": error.times,
                 "secondsAgo": round(now - error.at, 3),
@@ -78,12 +78,12 @@ def name_error(error: BaseException) -> str:
 
 
 def describe_left_behind(
-    waited_for: Iterable[tuple[OwnerKey, Mapping[ObjectKey, LeftBehind]]], now: float, most: int
+    waited_for: Iterable[tuple[ObjectKey, Mapping[ObjectKey, LeftBehind]]], now: float, most: int
 ) -> dict[str, Any]:
     """Which children of predecessors are in the way of whom, and for how long."""
     shown = sorted(waited_for, key=lambda item: item[0])[:most]
     return {
-        f"{owner.namespace}/{owner.name}": {
+        describe_key(owner): {
             str(child): {"uid": left.uid, "forSeconds": round(now - left.since, 3)}
             for child, left in sorted(them.items())
         }
@@ -92,12 +92,12 @@ def describe_left_behind(
 
 
 def describe_refusals(
-    refused: Iterable[tuple[OwnerKey, Mapping[ObjectKey, Refusal]]], now: float, most: int
+    refused: Iterable[tuple[ObjectKey, Mapping[ObjectKey, Refusal]]], now: float, most: int
 ) -> dict[str, Any]:
     """Which children of whom are refused, why in one word, how often it was tried again, and when it will be."""
     shown = sorted(refused, key=lambda item: item[0])[:most]
     return {
-        f"{owner.namespace}/{owner.name}": {
+        describe_key(owner): {
             str(child): {
                 "reason": refusal.failure.reason,
                 "attempts": refusal.attempts + 1,

@@ -14,7 +14,7 @@ import httpx2
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIError
 
 
-def make_client(base_url: str, *, timeout_s: float = 120.0) -> AsyncOpenAI:
+def make_client(base_url: str, *, timeout_s: float = 120.0, api_key: str = "unused") -> AsyncOpenAI:
     """An OpenAI client for one model server: no retries, no proxies of the environment.
 
     Every request takes a fresh connection, as a crowd of independent clients does; a kept one would stay with
@@ -22,7 +22,7 @@ def make_client(base_url: str, *, timeout_s: float = 120.0) -> AsyncOpenAI:
     """
     limits = httpx2.Limits(max_keepalive_connections=0)
     http = DefaultAsyncHttpxClient(limits=limits, timeout=timeout_s, trust_env=False)
-    return AsyncOpenAI(base_url=base_url, api_key="unused", max_retries=0, http_client=http)
+    return AsyncOpenAI(base_url=base_url, api_key=api_key, max_retries=0, http_client=http)
 
 
 @dataclass(slots=True)
@@ -95,8 +95,17 @@ class Traffic:
     opened anew until `stop()`, which lets running streams finish.
     """
 
-    def __init__(self, base_url: str, model: str, *, rate_per_s: float, streams: int, stream_tokens: int) -> None:
-        self._client = make_client(base_url)
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        *,
+        rate_per_s: float,
+        streams: int,
+        stream_tokens: int,
+        api_key: str = "unused",
+    ) -> None:
+        self._client = make_client(base_url, api_key=api_key)
         self._model = model
         self._rate_per_s = rate_per_s
         self._streams = streams

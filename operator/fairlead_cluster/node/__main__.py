@@ -38,17 +38,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.simulated:
         nodes = tuple(replace(node, simulated=True) for node in nodes)
     try:
-        asyncio.run(_run(given.kubeconfig, given.data_dir, nodes, options))
+        asyncio.run(_run(given.kubeconfig, given.data_dir, nodes, options, given.dns))
     except LocalClusterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-async def _run(kubeconfig: Path, data_dir: Path, nodes: Sequence[NodeSpec], options: Options) -> None:
+async def _run(
+    kubeconfig: Path, data_dir: Path, nodes: Sequence[NodeSpec], options: Options, resolver: tuple[str, int] | None
+) -> None:
     loop = asyncio.get_running_loop()
     async with Api.from_kubeconfig(kubeconfig, user_agent="fairlead-node") as api:
-        running = asyncio.create_task(NodeStandIn(api, nodes, data_dir=data_dir, options=options).run())
+        stand_in = NodeStandIn(api, nodes, data_dir=data_dir, options=options, resolver=resolver)
+        running = asyncio.create_task(stand_in.run())
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, running.cancel)
         try:
@@ -69,7 +72,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--volume-sync", type=VolumeSync, choices=list(VolumeSync), default=VolumeSync.QUICK)
     parser.add_argument("--engines", type=Engines, choices=list(Engines), default=Options().engines)
     parser.add_argument("--no-memory-limits", action="store_true", help="do not kill containers over their limit")
+    parser.add_argument("--dns", type=_address, help="HOST:PORT of the cluster's DNS, for Envoy")
     return parser.parse_args(arguments)
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return (host, int(port))
 
 
 if __name__ == "__main__":

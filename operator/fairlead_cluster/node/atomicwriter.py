@@ -51,6 +51,11 @@ def write_atomically(directory: Path, files: Mapping[str, File]) -> bool:
     return True
 
 
+def read_files(directory: Path) -> dict[str, File]:
+    """What `write_atomically` has written last."""
+    return _read(directory / (directory / _DATA).readlink())
+
+
 def _read(folder: Path) -> dict[str, File]:
     return {
         str(path.relative_to(folder)): File(path.read_bytes(), path.stat().st_mode & 0o7777)
@@ -69,5 +74,6 @@ def _link_first_components(directory: Path, files: Mapping[str, File]) -> None:
 def _unlink_stale(directory: Path, files: Mapping[str, File]) -> None:
     wanted = {path.split("/", 1)[0] for path in files}
     for entry in directory.iterdir():
-        if entry.is_symlink() and entry.name != _DATA and entry.name not in wanted:
+        # Only links of ours: there may be one to a volume that is mounted inside of this one.
+        if entry.is_symlink() and entry.name not in wanted and entry.readlink().parts[0] == _DATA:
             entry.unlink()

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fairlead_cluster.node.envoy import ENTRYPOINT_PROGRAM, ENVOY_PATH, ENVOY_PROGRAM
+
 _SOURCE_ROOT = Path(__file__).parents[2]
 #: A tag that no image has, so that tests can ask for one that exists in name only.
 MISSING_TAG = "missing"
@@ -29,6 +31,9 @@ class Image:
     """What an image's configuration says. `user` as in the image: empty or "0" is root, digits a uid, else a name.
 
     programs: absolute paths of the image's own programs, and by which names they are found on the search path.
+    has_shell: whether there are other programs beside them; without, `/bin/sh` fails as it does in a distroless image.
+    reads_files: its program finds addresses and paths in mounted files: it gets copies (see `views`).
+    asks_cluster_dns: its program asks the cluster's DNS (those of others ask the host's).
     """
 
     entrypoint: tuple[str, ...] = ()
@@ -37,6 +42,9 @@ class Image:
     user: str = ""
     working_dir: str = "/"
     programs: Mapping[str, str] = field(default_factory=dict)
+    has_shell: bool = True
+    reads_files: bool = False
+    asks_cluster_dns: bool = False
 
 
 _PYTHON = "/usr/local/bin/python3"
@@ -52,7 +60,28 @@ _OLLAMA = Image(
     env={"OLLAMA_HOST": "0.0.0.0:11434"},  # the image's own; the process gets its pod's address
     programs={"/bin/ollama": "ollama", "/usr/bin/ollama": "ollama"},
 )
+_ENVOY_ENTRYPOINT = "/docker-entrypoint.sh"
+# From distribution/docker/Dockerfile-envoy of Envoy 1.40. The file /etc/envoy/envoy.yaml of the images is not here.
+_ENVOY = Image(
+    entrypoint=(_ENVOY_ENTRYPOINT,),
+    arguments=("envoy", "-c", "/etc/envoy/envoy.yaml"),
+    programs={_ENVOY_ENTRYPOINT: ENTRYPOINT_PROGRAM, ENVOY_PATH: ENVOY_PROGRAM},
+    reads_files=True,
+    asks_cluster_dns=True,
+)
+_ENVOY_DISTROLESS = Image(
+    entrypoint=(ENVOY_PATH,),
+    arguments=("-c", "/etc/envoy/envoy.yaml"),
+    user="65532",  # of its base, distroless' :nonroot
+    programs={ENVOY_PATH: ENVOY_PROGRAM},
+    has_shell=False,
+    reads_files=True,
+    asks_cluster_dns=True,
+)
+#: By repository, or by repository and tag.
 IMAGES: Mapping[str, Image] = {
+    "envoyproxy/envoy:distroless-v1.40*": _ENVOY_DISTROLESS,
+    "envoyproxy/envoy:v1.40*": _ENVOY,
     "vllm/vllm-openai*": _VLLM,
     "public.ecr.aws/*/vllm-cpu-release-repo": _VLLM,
     "rocm/vllm*": Image(arguments=("/bin/bash",), env=_VLLM.env),
@@ -99,13 +128,18 @@ class ImageReference:
 def find_image(reference: ImageReference, more: Mapping[str, Image]) -> Image:
     """The image of a reference: first by `more`, then by IMAGES. ImageNotFoundError as a registry would answer."""
     if reference.tag != MISSING_TAG:
+        tagged = f"{reference.repository}:{reference.tag or 'latest'}"
         for pattern, image in {**more, **IMAGES}.items():
-            if fnmatch.fnmatchcase(reference.repository, pattern):
+            if fnmatch.fnmatchcase(tagged if _has_tag(pattern) else reference.repository, pattern):
                 return image
     name = reference.repository if "/" in reference.repository else f"library/{reference.repository}"
     full = name if "." in name.split("/")[0] else f"docker.io/{name}"
     full += f"@{reference.digest}" if reference.digest else f":{reference.tag or 'latest'}"
     raise ImageNotFoundError(f'failed to pull and unpack image "{full}": failed to resolve image: {full}: not found')
+
+
+def _has_tag(pattern: str) -> bool:
+    return ":" in pattern.rsplit("/", 1)[-1]
 
 
 def default_pull_policy(reference: ImageReference) -> str:

@@ -19,13 +19,16 @@ from fairlead_cluster.node.expansion import expand
 from fairlead_cluster.node.images import Image
 from fairlead_cluster.node.podfields import PodContext
 from fairlead_cluster.node.process import Command
+from fairlead_cluster.node.resolving import search_environment
 from fairlead_cluster.node.rewriting import Rewriter
+from fairlead_cluster.node.views import View
 from fairlead_cluster.node.volumes import PodVolumes
 
 Json = dict[str, Any]
 
 # Nothing can be created in /proc, not even by root.
 _READ_ONLY_PLACE = "/proc/read-only-root-filesystem"
+_ABSENT_PROGRAM = "/proc/not-in-this-image"
 _TERMINATION_LOG = "/dev/termination-log"
 _TMP = "/tmp"  # noqa: S108
 _ROOTS_HOME = str(Path("/", "root"))  # where images that do not say otherwise have their HOME
@@ -38,6 +41,7 @@ class ContainerDirectory:
         self.path = path
         self.termination_log = path / "termination-log"
         self.pins = path / "pins"
+        self.views = path / "views"
 
     def prepare(self) -> None:
         """Empty, as the writable layer of a container that has just been created."""
@@ -53,10 +57,11 @@ class Launch:
 
     command: Command
     rewrite: Rewriter
+    image: Image
 
     def exec_command(self, arguments: Sequence[str]) -> Command:
         """Another program in the same container."""
-        return _command([self.rewrite(one) for one in arguments], self.command.env, self.command.working_dir)
+        return _command(arguments, self.rewrite, self.image, self.command.env, self.command.working_dir)
 
 
 def make_launch(
@@ -71,10 +76,16 @@ def make_launch(
     """Everything that is needed to start the container. MountError if a mount cannot be made."""
     directory.prepare()
     wanted = {**image.env, **spec_env}
-    paths = _mounted_paths(container, wanted, volumes, directory)
+    paths = _mounted_paths(container, image, wanted, volumes, directory)
     rewrite = Rewriter({**_programs(image, search_path), **paths}, context.pod_ip)
+    if image.reads_files:
+        names = frozenset(mount["name"] for mount in container.get("volumeMounts") or [])
+        view = View(directory.views, names, Rewriter(paths, context.pod_ip))
+        volumes.show(view)
+        view.write_pins(directory.pins)
     env = {
         "HOSTNAME": context.pod["spec"].get("hostname") or context.pod["metadata"]["name"],
+        **(search_environment(context.pod) if image.asks_cluster_dns else {}),
         **{name: rewrite(value) for name, value in wanted.items()},
     }
     env["PATH"] = os.pathsep.join(filter(None, (env.get("PATH"), search_path)))
@@ -83,18 +94,23 @@ def make_launch(
     env["TMPDIR"] = Rewriter(paths, "").host_path(temporary) or str(directory.path / "tmp")
     arguments = _arguments(container, image, wanted)
     working_dir = _working_dir(container.get("workingDir") or image.working_dir, Rewriter(paths, ""), directory)
-    return Launch(_command([rewrite(one) for one in arguments], env, working_dir), rewrite)
+    return Launch(_command(arguments, rewrite, image, env, working_dir), rewrite, image)
 
 
 def _mounted_paths(
-    container: Json, env: Mapping[str, str], volumes: PodVolumes, directory: ContainerDirectory
+    container: Json, image: Image, env: Mapping[str, str], volumes: PodVolumes, directory: ContainerDirectory
 ) -> dict[str, str]:
     """Where container paths are on the host: mounts, the termination log, and HOME and TMPDIR if in no mount."""
     mounts = {mount["mountPath"].rstrip("/"): mount for mount in container.get("volumeMounts") or []}
     log = container.get("terminationMessagePath") or _TERMINATION_LOG
     paths = _own_places(container, env, [*mounts, log], directory)
     for inside in sorted([*mounts, log], key=len):
-        host = directory.termination_log if inside == log else volumes.path(mounts[inside], env, directory.pins)
+        if inside == log:
+            host = directory.termination_log
+        elif image.reads_files and volumes.is_projected(mounts[inside]):
+            host = directory.views / mounts[inside]["name"]
+        else:
+            host = volumes.path(mounts[inside], env, directory.pins)
         parents = [path for path in paths if inside.startswith(f"{path}/")]
         if parents:
             parent = max(parents, key=len)
@@ -151,8 +167,14 @@ def _working_dir(path: str, paths: Rewriter, directory: ContainerDirectory) -> P
     return chosen
 
 
-def _command(arguments: Sequence[str], env: Mapping[str, str], working_dir: Path) -> Command:
-    program = arguments[0] if arguments else ""
+def _command(
+    arguments: Sequence[str], rewrite: Rewriter, image: Image, env: Mapping[str, str], working_dir: Path
+) -> Command:
+    wanted = arguments[0] if arguments else ""
+    rewritten = [rewrite(one) for one in arguments] or [""]
+    if not image.has_shell and not any(wanted in (path, Path(path).name) for path in image.programs):
+        return Command(_ABSENT_PROGRAM, rewritten, env, working_dir)
+    program = rewritten[0]
     found = program if "/" in program else shutil.which(program, path=env["PATH"])
     # What is not found is passed on: starting it fails, with the words of a container runtime.
-    return Command(found or program or "(no command specified)", list(arguments) or [""], env, working_dir)
+    return Command(found or program or "(no command specified)", rewritten, env, working_dir)

@@ -3,8 +3,9 @@
 What a kubelet does that this does not: images (see `images`), users, capabilities, read-only roots and mount options
 (see `rewriting`), CPU limits, ephemeral-storage limits and eviction, ephemeral containers, in-place resize, gRPC
 probes, admission by free resources (the scheduler has looked at that; a pod that names its node itself is not
-checked), DNS and /etc/hosts of pods. One difference is deliberate: everything is told to the pod that a real network
-namespace would hide, so two pods that bind port 8000 of all addresses collide unless told 0.0.0.0 in their spec.
+checked), /etc/hosts of pods, and their DNS but for Envoy (see `envoy`). One difference is deliberate: everything is
+told to the pod that a real network namespace would hide, so two pods that bind port 8000 of all addresses collide
+unless told 0.0.0.0 in their spec.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from fairlead_cluster.cache import cache_dir
 from fairlead_cluster.node.actions import Actions
 from fairlead_cluster.node.addresses import AddressPool
 from fairlead_cluster.node.container import Machinery
+from fairlead_cluster.node.envoy import write_envoy_shims
 from fairlead_cluster.node.events import EventRecorder
 from fairlead_cluster.node.guardian import Guardian
 from fairlead_cluster.node.images import write_shims
@@ -50,6 +52,7 @@ class NodeStandIn:
 
     api: an open client that may do everything with nodes, pods, volumes, ConfigMaps, Secrets and events.
     data_dir: volumes, logs and pods' files; what claims hold (`data_dir/volumes`) survives a restart.
+    resolver: the cluster's DNS, for the programs that can be told (Envoy).
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class NodeStandIn:
         *,
         data_dir: Path,
         options: Options | None = None,
+        resolver: tuple[str, int] | None = None,
     ) -> None:
         self.ready = asyncio.Event()
         self.logs_dir = data_dir / "logs"
@@ -66,6 +70,7 @@ class NodeStandIn:
         self._specs = {spec.name: spec for spec in nodes}
         self._data_dir = data_dir.resolve()
         self._options = options or Options()
+        self._resolver = resolver
         self._contexts: dict[str, NodeContext] = {}
         self._runners: dict[str, PodRunner | SimulatedPod] = {}
 
@@ -158,6 +163,7 @@ class NodeStandIn:
         for name in ("pods", "logs", "volumes"):
             (self._data_dir / name).mkdir(parents=True, exist_ok=True)
         write_shims(self._data_dir / "shims")
+        write_envoy_shims(self._data_dir / "envoy", self._resolver)
 
     @contextlib.asynccontextmanager
     async def _machinery(self) -> AsyncIterator[Machinery]:
@@ -171,7 +177,9 @@ class NodeStandIn:
                     guardian=guardian,
                     memory=MemoryWatch(enabled=self._options.enforce_memory_limits),
                     options=self._options,
-                    search_path=make_search_path(self._options.engines, self._data_dir / "shims"),
+                    search_path=make_search_path(
+                        self._options.engines, self._data_dir / "shims", self._data_dir / "envoy"
+                    ),
                 )
         finally:
             await asyncio.to_thread(guardian.close)
@@ -185,8 +193,11 @@ class NodeStandIn:
             addresses.close()
 
 
-def make_search_path(engines: Engines, shims: Path) -> str:
-    """PATH of containers: real engines from the cache, the host's programs, and the simulator's shims by `engines`."""
+def make_search_path(engines: Engines, shims: Path, *first: Path) -> str:
+    """PATH of containers: real engines from the cache, the host's programs, and the simulator's shims by `engines`.
+
+    `first`: folders of programs that must not be those of the host.
+    """
     real = [str(cache_dir() / "engines" / "bin")]
     host = [os.environ.get("PATH", os.defpath)]
     parts = {
@@ -194,4 +205,4 @@ def make_search_path(engines: Engines, shims: Path) -> str:
         Engines.REAL: [*real, *host],
         Engines.SIMULATED: [str(shims), *host],
     }
-    return os.pathsep.join(parts[engines])
+    return os.pathsep.join([*map(str, first), *parts[engines]])

@@ -15,13 +15,14 @@ from typing import Any
 import aiohttp
 
 from fairlead_cluster.api import Api, ApiError
-from fairlead_cluster.node.atomicwriter import write_atomically
+from fairlead_cluster.node.atomicwriter import read_files, write_atomically
 from fairlead_cluster.node.expansion import expand
 from fairlead_cluster.node.options import Options, VolumeSync
 from fairlead_cluster.node.podfields import PodContext
 from fairlead_cluster.node.projections import Projection, UnsupportedVolumeError
 from fairlead_cluster.node.references import MissingReferenceError, Reference, References
 from fairlead_cluster.node.storage import Claims, MountError
+from fairlead_cluster.node.views import View
 
 Json = dict[str, Any]
 
@@ -40,6 +41,7 @@ class PodVolumes:
         self._options = options
         self._paths: dict[str, Path] = {}
         self._projections: dict[str, Projection] = {}
+        self._views: dict[Path, View] = {}
         self._poke = asyncio.Event()
         self._watched: list[Reference] = []
 
@@ -66,6 +68,16 @@ class PodVolumes:
     def poke(self) -> None:
         """The pod itself has changed: look again now, as a kubelet does."""
         self._poke.set()
+
+    def show(self, view: View) -> None:
+        """Keep a container's copies of the volumes made of files in step with them, in place of those it had before."""
+        self._views[view.directory] = view
+        for name in self._projections:
+            view.write(name, read_files(self._directory / name))
+
+    def is_projected(self, mount: Json) -> bool:
+        """Whether a volumeMount shows a volume made of files, as a whole."""
+        return mount["name"] in self._projections and not (mount.get("subPath") or mount.get("subPathExpr"))
 
     def path(self, mount: Json, env: Mapping[str, str], scratch: Path) -> Path:
         """Where a volumeMount is on the host. A file by subPath is pinned as it is now, as a bind mount would be.
@@ -126,7 +138,10 @@ class PodVolumes:
     async def _update(self, context: PodContext) -> None:
         for name, projection in self._projections.items():
             try:
-                write_atomically(self._directory / name, await projection.collect(context))
+                files = await projection.collect(context)
+                write_atomically(self._directory / name, files)
+                for view in self._views.values():
+                    view.write(name, files)
             except (MissingReferenceError, ApiError, aiohttp.ClientError, TimeoutError, OSError) as error:
                 # The files stay as they are, as with a kubelet.
                 _log.info("volume %s of %s is not updated: %s", name, context.description, error)

@@ -82,6 +82,37 @@ def test_answers(name: str, qtype: str, rcode: int, data: list[str]) -> None:
     assert reply.header.id == query.header.id
 
 
+def hosts(name: str) -> list[str]:
+    """Two names outside of the cluster."""
+    return {"api.example.com": ["127.0.0.9"], "api.openai.test": ["127.0.0.7", "127.0.0.8"]}.get(name, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "qtype", "rcode", "data"),
+    [
+        ("api.openai.test", "A", RCODE.NOERROR, ["127.0.0.7", "127.0.0.8"]),
+        ("API.openai.test.", "A", RCODE.NOERROR, ["127.0.0.7", "127.0.0.8"]),
+        ("api.openai.test", "AAAA", RCODE.NOERROR, []),
+        ("api.openai.test.ns.svc.cluster.local", "A", RCODE.NXDOMAIN, []),
+        ("other.test", "A", RCODE.NXDOMAIN, []),
+        ("out.ns.svc.cluster.local", "A", RCODE.NOERROR, ["api.example.com.", "127.0.0.9"]),
+        ("out.ns.svc.cluster.local", "AAAA", RCODE.NOERROR, ["api.example.com."]),
+        ("web.ns.svc.cluster.local", "A", RCODE.NOERROR, ["127.96.0.5"]),
+    ],
+)
+def test_names_of_hosts(name: str, qtype: str, rcode: int, data: list[str]) -> None:
+    reply = answer(DNSRecord.question(name, qtype), lookup, hosts)
+    assert reply.header.rcode == rcode
+    assert [str(record.rdata) for record in reply.rr] == data
+
+
+@pytest.mark.parametrize("name", ["absent.ns.svc.cluster.local", "nobody.ns.svc.cluster.local"])
+def test_nothing_is_true_for_a_short_time_only(name: str) -> None:
+    (authority,) = DNSRecord.parse(answer(DNSRecord.question(name), lookup).pack()).auth
+    assert authority.ttl == 5
+    assert authority.rdata.times[-1] == 5
+
+
 async def test_server_speaks_udp_and_tcp() -> None:
     (port,) = free_ports(1)
     server = DnsServer("127.0.0.1", port, lookup)

@@ -24,7 +24,7 @@ from fairlead.kube.resources import BY_KIND
 from fairlead.kube.session import Connection
 
 Json = dict[str, Any]
-_PLURALS = {resource.plural for resource in BY_KIND.values()}
+_BY_PLURAL = {resource.plural: resource for resource in BY_KIND.values()}
 
 
 def _kind(name: str, kind: str, namespaced: bool = True) -> Json:
@@ -42,7 +42,9 @@ _DISCOVERY: dict[str, Json] = {
     "/api": {"versions": ["v1"]},
     "/apis": {"groups": [_group("fairlead.dev", "v1alpha1"), _group("apiextensions.k8s.io", "v1")]},
     "/api/v1": {"resources": [_kind("namespaces", "Namespace", namespaced=False)]},
-    "/apis/fairlead.dev/v1alpha1": {"resources": [_kind("llmdeployments", "LLMDeployment")]},
+    "/apis/fairlead.dev/v1alpha1": {
+        "resources": [_kind("llmdeployments", "LLMDeployment"), _kind("llmroutes", "LLMRoute")]
+    },
     "/apis/apiextensions.k8s.io/v1": {
         "resources": [_kind("customresourcedefinitions", "CustomResourceDefinition", namespaced=False)]
     },
@@ -66,7 +68,22 @@ class Stream:
     """An open watch of a collection; None among the lines ends it."""
 
     path: str
+    selector: str = ""
     lines: asyncio.Queue[bytes | None] = field(default_factory=asyncio.Queue)
+
+    def tell(self, kind: str, collection: str, live: Json, before: Json | None) -> None:
+        """A change, if it is of what this stream shows: what comes to its selection is added, what leaves it is deleted."""
+        if not _in(self.path, f"{collection}/x"):
+            return
+        was, is_ = before is not None and selects(self.selector, before), selects(self.selector, live)
+        if kind == "DELETED" or (was and not is_):
+            if was:
+                version = live["metadata"]["resourceVersion"]
+                assert before is not None
+                last = {**before, "metadata": {**before["metadata"], "resourceVersion": version}}
+                self.lines.put_nowait(_line("DELETED", last))
+        elif is_:
+            self.lines.put_nowait(_line("MODIFIED" if was else "ADDED", live))
 
 
 class FakeApi:
@@ -76,7 +93,7 @@ class FakeApi:
         self.objects: dict[str, Json] = {}  # path -> object
         self.version = 100
         self.oldest_version = 0  # watches from before answer 410
-        self.log: list[tuple[int, str, str, Json]] = []  # (version, type, collection path, object)
+        self.log: list[tuple[int, str, str, Json, Json | None]] = []  # (version, type, collection path, object, before)
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.faults: list[Fault] = []
         self.streams: list[Stream] = []
@@ -101,7 +118,7 @@ class FakeApi:
         if tell:
             gone = copy.deepcopy(gone)
             gone["metadata"]["resourceVersion"] = str(self.version)
-            self._tell("DELETED", path.rpartition("/")[0], gone)
+            self._tell("DELETED", path.rpartition("/")[0], gone, gone)
 
     def expire_watches(self) -> None:
         """End all streams; what was known up to now is too old to go on from."""
@@ -160,9 +177,11 @@ class FakeApi:
             return web.json_response(self.objects[request.path])
         if request.path in _DISCOVERY:
             return web.json_response(_DISCOVERY[request.path])
-        if request.path.rpartition("/")[2] not in _PLURALS:
+        resource = _BY_PLURAL.get(request.path.rpartition("/")[2])
+        if resource is None:
             return refuse(404, f"{request.path} not found")
         items = [o for p, o in sorted(self.objects.items()) if _in(request.path, p)]
+        items = [o for o in items if selects(request.query.get("labelSelector", ""), o)]
         selector = request.query.get("fieldSelector", "")
         if selector:
             items = [o for o in items if o["metadata"]["name"] == selector.partition("=")[2]]
@@ -172,7 +191,8 @@ class FakeApi:
         metadata = {"resourceVersion": str(self.version)}
         if start + size < len(items):
             metadata["continue"] = str(start + size)
-        return web.json_response({"kind": "List", "metadata": metadata, "items": page})
+        head = {"apiVersion": resource.api_version, "kind": f"{resource.kind}List"}
+        return web.json_response({**head, "metadata": metadata, "items": page})
 
     async def _watch(self, request: web.Request) -> web.StreamResponse:
         since = int(request.query["resourceVersion"])
@@ -182,10 +202,10 @@ class FakeApi:
             status = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
             await response.write(json.dumps({"type": "ERROR", "object": status}).encode() + b"\n")
             return response
-        stream = Stream(request.path)
-        for version, kind, collection, live in self.log:
-            if version > since and _in(request.path, f"{collection}/x"):
-                stream.lines.put_nowait(_line(kind, live))
+        stream = Stream(request.path, request.query.get("labelSelector", ""))
+        for version, kind, collection, live, before in self.log:
+            if version > since:
+                stream.tell(kind, collection, live, before)
         self.streams.append(stream)
         try:
             while (line := await stream.lines.get()) is not None:
@@ -257,19 +277,30 @@ class FakeApi:
         self.version += 1
         live = copy.deepcopy(live)
         live["metadata"]["resourceVersion"] = str(self.version)
-        self.objects[path] = live
-        self._tell("ADDED" if created else "MODIFIED", path.rpartition("/")[0], live)
+        before, self.objects[path] = self.objects.get(path), live
+        self._tell("ADDED" if created else "MODIFIED", path.rpartition("/")[0], live, before)
         return live
 
-    def _tell(self, kind: str, collection: str, live: Json) -> None:
-        self.log.append((self.version, kind, collection, copy.deepcopy(live)))
+    def _tell(self, kind: str, collection: str, live: Json, before: Json | None) -> None:
+        self.log.append((self.version, kind, collection, copy.deepcopy(live), copy.deepcopy(before)))
         for stream in self.streams:
-            if _in(stream.path, f"{collection}/x"):
-                stream.lines.put_nowait(_line(kind, live))
+            stream.tell(kind, collection, live, before)
 
 
 def _line(kind: str, live: Json) -> bytes:
     return json.dumps({"type": kind, "object": live}).encode() + b"\n"
+
+
+def selects(selector: str, live: Json) -> bool:
+    """Whether a label selector of `key`, `!key` and `key=value` shows an object."""
+    labels = live["metadata"].get("labels") or {}
+    for part in filter(None, selector.split(",")):
+        key, equals, value = part.partition("=")
+        wanted = not key.startswith("!")
+        found = labels.get(key) == value if equals else key.lstrip("!") in labels
+        if found is not wanted:
+            return False
+    return True
 
 
 def _in(collection: str, path: str) -> bool:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fairlead.api import names
 from fairlead.facts.observed import ObjectKey
-from fairlead.kube.cache import NO_CHANGE, TOMBSTONES_KEPT, Cache, OwnerKey
+from fairlead.kube.cache import NO_CHANGE, TOMBSTONES_KEPT, Cache, Change, make_entry
 
 Json = dict[str, Any]
 KEY = ObjectKey("Service", "ml", "web")
@@ -134,22 +134,80 @@ def test_a_list_of_one_namespace_says_nothing_about_others() -> None:
 
 def test_ownership_is_by_controller_before_label() -> None:
     cache = Cache()
-    reference = {"kind": names.LLMDEPLOYMENT, "name": "real", "uid": "cr1", "controller": True}
+    reference = {
+        "apiVersion": names.API_VERSION,
+        "kind": names.LLMDEPLOYMENT,
+        "name": "real",
+        "uid": "cr1",
+        "controller": True,
+    }
     cache.put(service(1, owner="label", ownerReferences=[reference]))
-    assert [entry.key for entry in cache.of_owner(OwnerKey("ml", "real"))] == [KEY]
-    assert list(cache.of_owner(OwnerKey("ml", "label"))) == []
+    assert [entry.key for entry in cache.of_owner(ObjectKey(names.LLMDEPLOYMENT, "ml", "real"))] == [KEY]
+    assert list(cache.of_owner(ObjectKey(names.LLMDEPLOYMENT, "ml", "label"))) == []
     assert cache.get(KEY).controller_uid == "cr1"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("kind", names.OWNER_LABELS)
+def test_each_kind_owns_by_its_own_reference_and_label(kind: str) -> None:
+    reference = {"apiVersion": names.API_VERSION, "kind": kind, "name": "a", "uid": "old", "controller": True}
+    by_reference = make_entry(service(1, owner="other", ownerReferences=[reference]))
+    assert by_reference.owner == ObjectKey(kind, "ml", "a")
+    assert make_entry(service(1, labels={names.OWNER_LABELS[kind]: "a"})).owner == ObjectKey(kind, "ml", "a")
+    assert by_reference.is_left_behind_for(ObjectKey(kind, "ml", "a"), "new")
+    assert not by_reference.is_left_behind_for(ObjectKey(kind, "ml", "a"), "old")
+    for other in set(names.OWNER_LABELS) - {kind}:
+        assert not by_reference.is_left_behind_for(ObjectKey(other, "ml", "a"), "new")
+
+
+def test_a_controller_of_the_same_kind_in_another_group_is_nobody_of_ours() -> None:
+    reference = {
+        "apiVersion": "example.com/v1",
+        "kind": names.LLMDEPLOYMENT,
+        "name": "a",
+        "uid": "x",
+        "controller": True,
+    }
+    entry = make_entry(service(1, owner="a", ownerReferences=[reference]))
+    assert entry.owner == ObjectKey(names.LLMDEPLOYMENT, "ml", "a"), "by its label"
+    assert entry.controller_uid == "x"
+    assert not entry.is_left_behind_for(ObjectKey(names.LLMDEPLOYMENT, "ml", "a"), "new"), "it will not be collected"
+
+
+def test_all_objects_of_one_owner_share_its_key() -> None:
+    cache = Cache()
+    for name in "abc":
+        cache.put(service(1, name=name))
+    cache.put(service(2, name="a", port=81))
+    assert len({id(entry.owner) for entry in cache.of_owner(ObjectKey(names.LLMDEPLOYMENT, "ml", "web"))}) == 1
+
+
+def test_whoever_listens_hears_of_each_change_once_and_of_nothing_else() -> None:
+    heard: list[Change] = []
+    cache = Cache(heard.append)
+    changes = [cache.put(service(1)), cache.put(service(1)), cache.put(service(2)), cache.put(service(3, port=81))]
+    changes += cache.retain("Service", None, set(), 9)
+    assert [change.is_meaningful for change in changes] == [True, False, False, True, True]
+    assert heard == [change for change in changes if change.is_meaningful]
+
+
+def test_a_list_of_one_selection_leaves_what_is_anothers() -> None:
+    cache = Cache()
+    for name in ("mine", "another's"):
+        cache.put(service(1, name=name))
+    gone = cache.retain("Service", None, set(), 9, lambda entry: entry.key.name == "another's")
+    assert [change.before.key.name for change in gone if change.before is not None] == ["mine"]
+    assert [key.name for key in cache.keys("Service")] == ["another's"]
 
 
 def test_an_object_whose_owner_changes_moves() -> None:
     cache = Cache()
     cache.put(service(1, owner="a"))
     change = cache.put(service(2, owner="b"))
-    assert change.owners() == {OwnerKey("ml", "a"), OwnerKey("ml", "b")}
-    assert list(cache.of_owner(OwnerKey("ml", "a"))) == []
-    assert len(list(cache.of_owner(OwnerKey("ml", "b")))) == 1
+    assert change.owners() == {ObjectKey(names.LLMDEPLOYMENT, "ml", "a"), ObjectKey(names.LLMDEPLOYMENT, "ml", "b")}
+    assert list(cache.of_owner(ObjectKey(names.LLMDEPLOYMENT, "ml", "a"))) == []
+    assert len(list(cache.of_owner(ObjectKey(names.LLMDEPLOYMENT, "ml", "b")))) == 1
     cache.put(service(3, owner=None))
-    assert list(cache.of_owner(OwnerKey("ml", "b"))) == []
+    assert list(cache.of_owner(ObjectKey(names.LLMDEPLOYMENT, "ml", "b"))) == []
 
 
 def test_settled_holds_for_this_wish_and_this_live_state_only() -> None:

@@ -14,20 +14,23 @@ import pytest
 import yaml
 from tests.unit.packaging.restricted import violations
 
-from fairlead.api.resource import LLMDeployment
-from fairlead.api.validation import parse_llmdeployment
+from fairlead.api.resource import LLMDeployment, LLMRoute
+from fairlead.api.validation import parse_llmdeployment, parse_llmroute
 from fairlead.config import OperatorConfig
 from fairlead.engines.loader import EngineCatalog
 from fairlead.facts.observed import Observed, OperatorFacts
+from fairlead.facts.route import RouteFacts
 from fairlead.kube.access import LEASE_NAME
 from fairlead.planning.deployment import plan_deployment
 from fairlead.planning.plan import Plan
+from fairlead.planning.route import plan_route
+from fairlead.providers.loader import ProviderCatalog
 from fairlead.runtime.decide import ENGINE_KEY
 
 Json = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[3]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("charts/**/*.md")])
-SAMPLES = sorted(path for path in (ROOT / "manifests/samples").glob("*.yaml") if path.name != "kustomization.yaml")
+SAMPLES = sorted(path for path in (ROOT / "manifests/samples").glob("**/*.yaml") if path.name != "kustomization.yaml")
 _BLOCK = re.compile(r"^```yaml\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -53,6 +56,9 @@ def examples() -> list[tuple[str, Json]]:
 
 EXAMPLES = examples()
 MODELS = [(where, one) for where, one in EXAMPLES if one["kind"] == "LLMDeployment"]
+
+
+ROUTES = [(where, one) for where, one in EXAMPLES if one["kind"] == "LLMRoute"]
 
 
 def catalog() -> EngineCatalog:
@@ -92,6 +98,24 @@ def test_every_llmdeployment_that_is_shown_fits_the_crd(where: str, resource: Js
     schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     jsonschema.validate(resource, schema)
     assert unknown_fields(resource["spec"], schema["properties"]["spec"], "spec") == []
+
+
+@pytest.mark.parametrize(("where", "resource"), ROUTES, ids=[where for where, _ in ROUTES])
+def test_every_llmroute_that_is_shown_is_accepted(where: str, resource: Json) -> None:
+    crd = yaml.safe_load((ROOT / "crds/llmroutes.fairlead.dev.yaml").read_text())
+    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    jsonschema.validate(resource, schema)
+    assert unknown_fields(resource["spec"], schema["properties"]["spec"], "spec") == []
+    parsed = parse_llmroute(resource)
+    assert isinstance(parsed, LLMRoute), [str(finding) for finding in parsed]
+    now = datetime(2026, 11, 25, tzinfo=UTC)
+    planned = plan_route(parsed, Observed(), RouteFacts(), OperatorFacts(), ProviderCatalog.builtin(), now)
+    accepted = next(c for c in planned.status["conditions"] if c["type"] == "Accepted")
+    assert accepted["status"] == "True", accepted["message"]
+    for child in planned.children:
+        kubernetes_validate.validate(dict(child.body), "1.37", strict=True)
+    (deployment,) = [child.body for child in planned.children if child.key.kind == "Deployment"]
+    assert violations(deployment["spec"]["template"]["spec"]) == []
 
 
 def unknown_fields(value: Any, schema: Json, path: str) -> list[str]:
@@ -185,7 +209,9 @@ def test_metrics_that_are_described_exist() -> None:
     from fairlead.runtime.metrics import ConditionCollector, Metrics
 
     metrics = Metrics()
-    metrics.registry.register(ConditionCollector(lambda: [("ml", "m", "Ready", "True")], lambda: {"Pod": 1}))
+    metrics.registry.register(
+        ConditionCollector({"LLMDeployment": lambda: [("ml", "m", "Ready", "True")]}, lambda: {"Pod": 1})
+    )
     exposed = {sample for family in metrics.registry.collect() for sample in (family.name, f"{family.name}_total")}
     described = set(re.findall(r"\| `(fairlead_\w+)", (ROOT / "docs/operations.md").read_text()))
     ours = {name for name in exposed if name.startswith("fairlead_")}

@@ -1,4 +1,4 @@
-"""Who may reach a pod, by the published rules of NetworkPolicy (networking.k8s.io/v1 API reference), written for tests only.
+"""Who may reach a pod, and what a pod may reach, by the published rules of NetworkPolicy (networking.k8s.io/v1 API reference); for tests.
 
 A pod that no policy selects accepts everything; one that some policy selects for ingress accepts what any of them admits.
 Peers of one rule are alternatives; namespaceSelector and podSelector of one peer must both hold; a podSelector alone means
@@ -46,9 +46,36 @@ def admits(policies: Sequence[Json], target: Target, caller: Caller, port: int, 
     )
 
 
+def reaches(policies: Sequence[Json], source: Target, there: Caller, port: int, protocol: str = "TCP") -> bool:
+    """Whether a pod gets a connection out to a pod or an address. Ports of `there` are numbers here: nobody names those of others."""
+    selecting = [
+        policy
+        for policy in policies
+        if policy["metadata"]["namespace"] == source.namespace
+        and "Egress" in policy["spec"].get("policyTypes", ["Ingress"])
+        and _matches(policy["spec"]["podSelector"], source.labels)
+    ]
+    if not selecting:
+        return True
+    return any(
+        _out_rule_admits(rule, policy, there, port, protocol)
+        for policy in selecting
+        for rule in policy["spec"].get("egress", [])
+    )
+
+
+def _out_rule_admits(rule: Json, policy: Json, there: Caller, port: int, protocol: str) -> bool:
+    _known(rule, "to", "ports")
+    peers, ports = rule.get("to", []), rule.get("ports", [])
+    to_ok = not peers or any(_peer_matches(peer, policy, there) for peer in peers)
+    return to_ok and (
+        not ports or any(entry["port"] == port and entry.get("protocol", "TCP") == protocol for entry in ports)
+    )
+
+
 def _selects(policy: Json, target: Target) -> bool:
     spec = policy["spec"]
-    _known(spec, "podSelector", "policyTypes", "ingress")
+    _known(spec, "podSelector", "policyTypes", "ingress", "egress")
     own = policy["metadata"]["namespace"] == target.namespace
     return own and "Ingress" in spec.get("policyTypes", ["Ingress"]) and _matches(spec["podSelector"], target.labels)
 

@@ -75,7 +75,7 @@ def test_every_child_of_every_spec(spec: Json) -> None:
         assert ANNOTATION_APPLIED_HASH not in body["metadata"].get("annotations", {})
         (owner,) = body["metadata"]["ownerReferences"]
         assert (owner["uid"], owner["controller"], owner["blockOwnerDeletion"]) == (UID, True, True)
-        assert all(port["protocol"] == "TCP" for port in ports_of(body))
+        assert all(port["protocol"] == "TCP" or port["port"] in (53, 5353) for port in ports_of(body))
         assert "status" not in body
     for container in containers(plan):
         assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
@@ -461,4 +461,4 @@ def test_the_network_policy_adds_the_users_peers() -> None:
     assert rule["from"][0] == {"podSelector": {}}
     assert rule["from"][-1] == peer
     assert rule["ports"] == [{"protocol": "TCP", "port": "http"}]
-    assert spec["policyTypes"] == ["Ingress"]
+    assert spec["policyTypes"] == ["Ingress", "Egress"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.planning.netpol import Caller, Target, admits
+from tests.unit.planning.netpol import Caller, Target, admits, reaches
 from tests.unit.planning.world import OLLAMA, VLLM, Json, World, merge
 
 from fairlead.facts.observed import OperatorFacts
@@ -103,3 +103,37 @@ def test_the_evaluator_can_say_no_and_yes() -> None:
     assert admits([deny_all], Target("web", {}, {}), caller("ml"), 1)
     open_to_all = {**deny_all, "spec": {**deny_all["spec"], "ingress": [{}]}}
     assert admits([deny_all, open_to_all], target, Caller(), 1)
+
+
+OUTSIDE = Caller(address="192.0.2.7")
+#: What makes it unknown where an engine has to reach: then its egress stays open, and it takes nothing Confidential.
+UNKNOWN = [
+    {"engine": {**VLLM["engine"], "image": "registry.example.com/vllm:v0.33.0"}},
+    {"engine": {**VLLM["engine"], "env": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}]}},
+    {"engine": {**VLLM["engine"], "env": [{"name": "HF_ENDPOINT", "value": "https://hub.example.com"}]}},
+    {"engine": {**VLLM["engine"], "envFrom": [{"configMapRef": {"name": "settings"}}]}},
+]
+
+
+@pytest.mark.parametrize("spec", [VLLM, OLLAMA], ids=["vLLM", "Ollama"])
+def test_an_engine_reaches_names_and_downloads_and_nothing_else(spec: Json) -> None:
+    policies, engine = engine_of(spec)
+    assert reaches(policies, engine, OUTSIDE, 443)
+    assert reaches(policies, engine, caller("kube-system"), 53, "UDP")
+    assert reaches(policies, engine, caller("kube-system"), 53, "TCP")
+    for port in (22, 80, 587, 3306, 8000, 8080, 11434):
+        assert not reaches(policies, engine, OUTSIDE, port)
+        assert not reaches(policies, engine, caller("ml", name="collector"), port)
+
+
+def test_a_model_on_a_volume_needs_no_way_out() -> None:
+    policies, engine = engine_of(merge(VLLM, model={"source": "pvc://models/llama"}))
+    assert reaches(policies, engine, caller("kube-system"), 53, "UDP")
+    assert not reaches(policies, engine, OUTSIDE, 443)
+
+
+@pytest.mark.parametrize("change", UNKNOWN, ids=["image", "proxy", "endpoint", "envFrom"])
+def test_egress_stays_open_where_nobody_knows_where_it_must_reach(change: Json) -> None:
+    policies, engine = engine_of(merge(VLLM, **change))
+    assert reaches(policies, engine, OUTSIDE, 3128)
+    assert reaches(policies, engine, OUTSIDE, 443)

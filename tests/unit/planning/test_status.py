@@ -24,7 +24,7 @@ from tests.unit.planning.world import (
     waiting,
 )
 
-from fairlead.api.conditions import REASON_DOCS, ConditionType, Reason
+from fairlead.api.conditions import DEPLOYMENT_CONDITIONS, REASON_DOCS, Reason
 from fairlead.api.resource import Finding
 from fairlead.facts.observed import ApplyFailure, ObjectKey, Observed
 from fairlead.planning.deployment import plan_invalid
@@ -65,7 +65,7 @@ def pod_with(container: Json, *, init: bool = False) -> Json:
 def test_the_first_status_has_every_condition_of_this_generation() -> None:
     world = World(VLLM, generation=7)
     world.step()
-    assert [c["type"] for c in world.status["conditions"]] == [t.value for t in ConditionType]
+    assert [c["type"] for c in world.status["conditions"]] == [t.value for t in DEPLOYMENT_CONDITIONS]
     for condition in world.status["conditions"]:
         assert condition["observedGeneration"] == 7
         assert condition["reason"]

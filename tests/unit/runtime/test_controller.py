@@ -12,7 +12,6 @@ from tests.unit.runtime.world import CRS, DEPLOYMENTS, EVENTS, KEY, SERVICES, Di
 
 from fairlead.api import names
 from fairlead.facts.observed import ObjectKey
-from fairlead.kube.cache import OwnerKey
 from fairlead.planning.plan import PlannedEvent
 from fairlead.runtime.applier import NotLeadingError, OwnerGoneError, PostponedError, StaleOwnerError
 from fairlead.runtime.statuswriter import LATEST_S
@@ -325,7 +324,7 @@ async def test_a_crd_older_than_the_operator_gets_the_fields_that_it_has() -> No
         world.put_cr("n", x=1)
         await world.settle("n")
         assert world.writes().count("llmdeployments/n/status PATCH") == 1, "known by now"
-        world.controller.crd_may_have_changed()
+        world.controller.crd_may_have_changed(names.LLMDEPLOYMENT)
         await world.settle()
         assert world.api.objects[f"{CRS}/m"]["status"]["pods"] == 0
 
@@ -505,12 +504,15 @@ async def test_a_broken_resource_harms_only_itself() -> None:
         world.controller.start(2)
         for _ in range(200):
             await asyncio.sleep(0.005)
-            if f"{SERVICES}/sound" in world.api.objects and world.metrics.reconcile_panics._value.get() >= 2:
+            if (
+                f"{SERVICES}/sound" in world.api.objects
+                and world.metrics.passes[names.LLMDEPLOYMENT].panics._value.get() >= 2
+            ):
                 break
         assert f"{SERVICES}/sound" in world.api.objects
-        assert world.metrics.reconcile_panics._value.get() >= 2
+        assert world.metrics.passes[names.LLMDEPLOYMENT].panics._value.get() >= 2
         assert not world.controller.broken.is_set()
-        assert list(world.queue.failures) == [OwnerKey("ml", "broken")]
+        assert list(world.queue.failures) == [ObjectKey(names.LLMDEPLOYMENT, "ml", "broken")]
 
 
 async def test_stop_gives_running_passes_their_grace_and_takes_no_more() -> None:

@@ -12,8 +12,10 @@ import pytest
 from tests.unit.kube.fake_api import FakeApi, serving
 
 from fairlead.errors import Unavailable
-from fairlead.kube.cache import Cache, OwnerKey
-from fairlead.runtime.feed import GHOST_DEBOUNCE_S, GHOST_PERIOD_S, CustomResourceFeed, resource_key
+from fairlead.facts.observed import ObjectKey
+from fairlead.kube.cache import Cache
+from fairlead.kube.resources import LLMDEPLOYMENT
+from fairlead.runtime.feed import GHOST_DEBOUNCE_S, GHOST_PERIOD_S, CustomResourceFeed
 from fairlead.runtime.metrics import Metrics
 from fairlead.runtime.queue import Priority
 
@@ -39,12 +41,17 @@ class Fed:
         return sorted(key.name for key in self.cache.keys("LLMDeployment"))
 
 
+def key_of(name: str) -> ObjectKey:
+    return ObjectKey("LLMDeployment", "ml", name)
+
+
 @asynccontextmanager
 async def feeding(*namespaces: str) -> AsyncIterator[Fed]:
     api, cache, metrics, now = FakeApi(), Cache(), Metrics(), [1000.0]
     async with serving(api) as (client, _):
         queued: list[tuple[str, Priority]] = []
         feed = CustomResourceFeed(
+            LLMDEPLOYMENT,
             client,
             cache,
             lambda key, priority: queued.append((key.name, priority)),
@@ -87,7 +94,7 @@ async def test_a_successor_of_the_same_name_makes_the_predecessor_a_ghost() -> N
         new = fed.api.put(CRS, "a", spec={})
         assert [key.name for key in await fed.feed.purge()] == ["a"]
         fed.event("ADDED", new)
-        entry = fed.cache.get(resource_key(OwnerKey("ml", "a")))
+        entry = fed.cache.get(key_of("a"))
         assert entry is not None
         assert entry.uid == new["metadata"]["uid"]
 
@@ -113,13 +120,13 @@ async def test_nothing_is_created_for_what_a_new_list_has_not_shown_yet() -> Non
         a, b = (fed.api.put(CRS, name, spec={}) for name in "ab")
         fed.event("ADDED", a)
         fed.event("ADDED", b)
-        assert fed.feed.may_create("ml", "a")
+        assert fed.feed.may_create(key_of("a"))
         fed.now[0] += 100
         fed.event(None, a)
-        assert fed.feed.may_create("ml", "a")
-        assert not fed.feed.may_create("ml", "b")
+        assert fed.feed.may_create(key_of("a"))
+        assert not fed.feed.may_create(key_of("b"))
         await fed.feed.purge()
-        assert fed.feed.may_create("ml", "b")
+        assert fed.feed.may_create(key_of("b"))
 
 
 async def test_the_check_comes_two_seconds_after_the_last_item_and_every_ten_minutes(

@@ -10,7 +10,6 @@ from tests.unit.runtime.world import CRS, DEPLOYMENTS, SERVICES, World, controll
 
 from fairlead.api import names
 from fairlead.facts.observed import ObjectKey
-from fairlead.kube.cache import OwnerKey
 from fairlead.runtime.leftbehind import LEFT_BEHIND_S, TOLD_AFTER_S, UNWATCHED_RETRY_S, explain_left_behind
 
 SERVICE = f"{SERVICES}/m"
@@ -18,6 +17,7 @@ STATUS = "llmdeployments/m/status PATCH"
 HOLD = "example.com/hold"
 SINCE = "2026-01-01T00:00:00Z"
 KEY = ObjectKey("Service", "ml", "x")
+OWNER = ObjectKey(names.LLMDEPLOYMENT, "ml", "m")
 
 
 async def succeed(world: World, **metadata: Any) -> None:
@@ -25,7 +25,7 @@ async def succeed(world: World, **metadata: Any) -> None:
     world.put_cr(x=1)
     await world.settle()
     world.api.remove(f"{CRS}/m")
-    old = world.cache.get(ObjectKey(names.LLMDEPLOYMENT, "ml", "m"))
+    old = world.cache.get(OWNER)
     assert old is not None
     world.cache.remove(old.key, old.uid, world.api.version)
     world.api.remove(f"{DEPLOYMENTS}/m")
@@ -37,9 +37,9 @@ async def succeed(world: World, **metadata: Any) -> None:
 
 async def look(world: World) -> float:
     """One pass. Returns the seconds until the next."""
-    world.queue.discard(OwnerKey("ml", "m"))
+    world.queue.discard(OWNER)
     assert await world.run_pass() == "requeue_after"
-    return world.queue.delayed[OwnerKey("ml", "m")]
+    return world.queue.delayed[OWNER]
 
 
 def keep_service(world: World, **metadata: Any) -> None:
@@ -148,7 +148,13 @@ async def test_one_that_no_watch_tells_of_is_asked_for_and_not_written_at() -> N
 async def test_one_that_no_watch_tells_of_is_looked_at_again_soon_and_then_ever_more_seldom() -> None:
     async with controlling() as world:
         world.put_cr(x=1)
-        reference = {"kind": names.LLMDEPLOYMENT, "name": "m", "uid": "earlier", "controller": True}
+        reference = {
+            "apiVersion": names.API_VERSION,
+            "kind": names.LLMDEPLOYMENT,
+            "name": "m",
+            "uid": "earlier",
+            "controller": True,
+        }
         world.api.put(SERVICES, "m", kind="Service", metadata={"ownerReferences": [reference]}, spec={})
         await world.run_pass()
         assert world.writes() == ["deployments/m PATCH", "services/m PATCH"]
@@ -211,7 +217,7 @@ async def test_another_object_in_the_way_has_a_minute_of_its_own() -> None:
 
 def test_the_words_say_what_holds_it_and_what_to_look_at() -> None:
     def explain(**metadata: Any) -> str:
-        failure = explain_left_behind(KEY, {"metadata": metadata})
+        failure = explain_left_behind(KEY, {"metadata": metadata}, names.LLMDEPLOYMENT)
         assert (failure.key, failure.reason, failure.terminal) == (KEY, "WaitingForDeletion", False)
         assert failure.is_sentence
         return failure.message

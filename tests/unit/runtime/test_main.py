@@ -15,6 +15,7 @@ from tests.unit.runtime.world import CRS, DEPLOYMENTS, SERVICES, DirectedPlanner
 from fairlead.api import names
 from fairlead.config import make_config
 from fairlead.kube.session import Connection
+from fairlead.runtime.kinds import Kind, by_name, make_llmdeployment
 from fairlead.runtime.main import Operator
 
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/fairlead-system/leases/fairlead"
@@ -51,14 +52,16 @@ class Running:
 
 
 @asynccontextmanager
-async def running(api: FakeApi | None = None, **flags: Any) -> AsyncIterator[Running]:
+async def running(api: FakeApi | None = None, *more: Kind, **flags: Any) -> AsyncIterator[Running]:
     """Runs until the block ends; the operator must then end cleanly and leave no task behind."""
     api = api or FakeApi()
     async with serving(api) as (_, served):
         tasks_before = asyncio.all_tasks()
         planner = DirectedPlanner()
         config = make_config({"metrics_address": "127.0.0.1", "metrics_port": 0, "leader_elect": False} | flags, {})
-        operator = Operator(config, Connection(server=served.server), lambda *_: planner)
+        operator = Operator(
+            config, Connection(server=served.server), lambda *_: by_name(make_llmdeployment(config, planner), *more)
+        )
         run = Running(api, operator, planner)
         try:
             yield run

@@ -18,7 +18,7 @@ from tests.unit.runtime.test_main import LEASE, Running, running, until
 from tests.unit.runtime.world import CRS, DEPLOYMENTS, SERVICES
 
 from fairlead import errors
-from fairlead.kube.cache import OwnerKey
+from fairlead.facts.observed import ObjectKey
 from fairlead.runtime.troubles import Troubles, name_error
 
 Json = dict[str, Any]
@@ -219,12 +219,12 @@ def test_the_latest_troubles_are_shown_and_no_more_than_asked_for() -> None:
     troubles = Troubles(lambda: now[0])
     for number in range(5):
         now[0] += 1.0
-        troubles.failed(OwnerKey("ml", f"m{number}"), errors.Unavailable("x", status=500), "id")
+        troubles.failed(ObjectKey("LLMDeployment", "ml", f"m{number}"), errors.Unavailable("x", status=500), "id")
     assert list(troubles.describe(2)) == ["ml/m4", "ml/m3"]
     assert troubles.describe(1)["ml/m4"] == {
         "error": "Unavailable (500)", "times": 1, "secondsAgo": 0.0, "reconcileId": "id",
     }  # fmt: skip
-    troubles.recovered(OwnerKey("ml", "m4"))
+    troubles.recovered(ObjectKey("LLMDeployment", "ml", "m4"))
     assert "ml/m4" not in troubles.describe(9)
 
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from fairlead import errors
-from fairlead.facts.observed import ObjectKey
+from fairlead.facts.observed import ApplyFailure, ObjectKey
 from fairlead.planning.deployment.metadata import describe_taken
 from fairlead.runtime.refusals import (
+    LLMDEPLOYMENT_PATHS,
     MESSAGE_MAX_LENGTH,
     after_attempts,
-    explain,
     explain_conflict,
     is_immutable_field,
     is_transient,
@@ -20,8 +20,13 @@ from fairlead.runtime.refusals import (
     slow_retry_s,
     to_custom_resource_path,
 )
+from fairlead.runtime.refusals import explain as explain_by
 
 DEPLOYMENT = ObjectKey("Deployment", "ml", "m")
+
+
+def explain(key: ObjectKey, error: errors.ApiError) -> ApplyFailure:
+    return explain_by(key, error, LLMDEPLOYMENT_PATHS)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +59,7 @@ DEPLOYMENT = ObjectKey("Deployment", "ml", "m")
     ],
 )
 def test_paths_are_put_back_into_the_resources_terms(kind: str, path: str, expected: str) -> None:
-    assert to_custom_resource_path(kind, path) == expected
+    assert to_custom_resource_path(LLMDEPLOYMENT_PATHS, kind, path) == expected
 
 
 def test_a_typed_patch_error_is_read_for_its_field() -> None:
@@ -125,9 +130,8 @@ def test_a_conflict_names_the_other_owner_and_the_next_step_in_the_planners_word
     metadata: dict[str, Any], owner: str
 ) -> None:
     live = {"metadata": metadata}
-    failure = explain_conflict(DEPLOYMENT, live)
+    failure = explain_conflict(DEPLOYMENT, describe_taken(DEPLOYMENT, live))
     assert (failure.reason, failure.terminal, failure.is_sentence) == ("NameConflict", True, True)
-    assert failure.message == describe_taken(DEPLOYMENT, live)
     assert failure.message == (
         f"Deployment/m exists and belongs to {owner}, so it is left alone."
         " Next: rename this LLMDeployment, or remove the other object."

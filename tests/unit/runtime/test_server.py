@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from tests.unit.fake_time import run_in_fake_time
 
-from fairlead.kube.cache import OwnerKey
+from fairlead.facts.observed import ObjectKey
 from fairlead.runtime.metrics import ConditionCollector, Metrics
 from fairlead.runtime.queue import Queue
 from fairlead.runtime.server import Health, LoopProbe, Server, describe_queue
@@ -31,7 +31,7 @@ class Patient:
 
     now: list[float]
     stream: SilentStream
-    queue: Queue[OwnerKey]
+    queue: Queue[ObjectKey]
     probe: LoopProbe
     working: list[bool]
     health: Health
@@ -40,7 +40,7 @@ class Patient:
 def patient() -> Patient:
     now, working = [0.0], [True]
     stream, metrics = SilentStream(), Metrics()
-    queue: Queue[OwnerKey] = Queue(clock=lambda: now[0])
+    queue: Queue[ObjectKey] = Queue(clock=lambda: now[0])
     probe = LoopProbe(metrics, lambda: now[0])
     health = Health({"pods": stream}, queue, probe, clock=lambda: now[0], is_working=lambda: working[0])
     return Patient(now, stream, queue, probe, working, health)
@@ -69,9 +69,9 @@ async def test_a_watch_that_is_refused_is_not_ready_but_alive() -> None:
 
 async def test_a_queue_that_does_not_move_and_a_worker_that_hangs_are_found_on_the_leader_only() -> None:
     sick = patient()
-    sick.queue.add(OwnerKey("ml", "a"))
+    sick.queue.add(ObjectKey("LLMDeployment", "ml", "a"))
     await sick.queue.get()
-    sick.queue.add(OwnerKey("ml", "b"))
+    sick.queue.add(ObjectKey("LLMDeployment", "ml", "b"))
     sick.now[0] = sick.stream.last_heard_at = 601.0
     assert len(sick.health.liveness()) == 2
     sick.working[0] = False
@@ -110,10 +110,12 @@ async def test_ready_means_the_caches_are_filled() -> None:
 async def test_the_pages() -> None:
     sick = patient()
     metrics = Metrics()
-    metrics.registry.register(ConditionCollector(lambda: [("ml", "a", "Ready", "True")], lambda: {"Pod": 3}))
-    sick.queue.add(OwnerKey("ml", "waiting"))
-    sick.queue.retry(OwnerKey("ml", "failed"))
-    sick.queue.add_after(OwnerKey("ml", "resynced"), 36_000.0)
+    metrics.registry.register(
+        ConditionCollector({"LLMDeployment": lambda: [("ml", "a", "Ready", "True")]}, lambda: {"Pod": 3})
+    )
+    sick.queue.add(ObjectKey("LLMDeployment", "ml", "waiting"))
+    sick.queue.retry(ObjectKey("LLMDeployment", "ml", "failed"))
+    sick.queue.add_after(ObjectKey("LLMRoute", "ml", "resynced"), 36_000.0)
     server = Server(metrics.registry, sick.health, lambda: describe_queue(sick.queue, leading=True), "127.0.0.1", 0)
     await server.start()
     try:

@@ -13,13 +13,15 @@ from typing import Any
 from tests.unit.kube.fake_api import FakeApi, serving
 
 from fairlead.api import names
+from fairlead.config import OperatorConfig
 from fairlead.facts.observed import ObjectKey, Observed
-from fairlead.kube.cache import Cache, OwnerKey
+from fairlead.kube.cache import Cache
 from fairlead.kube.client import ApiClient
 from fairlead.kube.events import EventRecorder
 from fairlead.planning.plan import Child, Delete, Plan, PlannedEvent
 from fairlead.runtime.applier import Applier
 from fairlead.runtime.controller import Controller
+from fairlead.runtime.kinds import Kind, by_name, make_llmdeployment
 from fairlead.runtime.metrics import Metrics
 from fairlead.runtime.queue import Queue
 
@@ -28,7 +30,7 @@ CRS = "/apis/fairlead.dev/v1alpha1/namespaces/ml/llmdeployments"
 SERVICES = "/api/v1/namespaces/ml/services"
 DEPLOYMENTS = "/apis/apps/v1/namespaces/ml/deployments"
 EVENTS = "/apis/events.k8s.io/v1/namespaces/ml/events"
-KEY = OwnerKey("ml", "m")
+KEY = ObjectKey(names.LLMDEPLOYMENT, "ml", "m")
 
 
 def make_child(kind: str, raw: Mapping[str, Any], spec: Json, name: str | None = None) -> Child:
@@ -37,7 +39,7 @@ def make_child(kind: str, raw: Mapping[str, Any], spec: Json, name: str | None =
     name = name or metadata["name"]
     reference = {
         "apiVersion": names.API_VERSION,
-        "kind": names.LLMDEPLOYMENT,
+        "kind": raw["kind"],
         "name": metadata["name"],
         "uid": metadata["uid"],
         "controller": True,
@@ -48,7 +50,10 @@ def make_child(kind: str, raw: Mapping[str, Any], spec: Json, name: str | None =
         "metadata": {
             "name": name,
             "namespace": metadata["namespace"],
-            "labels": names.make_engine_labels(metadata["name"]),
+            "labels": {
+                names.LABEL_MANAGED_BY: names.MANAGED_BY,
+                names.OWNER_LABELS[raw["kind"]]: metadata["name"],
+            },
             "ownerReferences": [reference],
         },
         "spec": spec,
@@ -92,7 +97,7 @@ class DirectedPlanner:
             ],
             "pods": len(observed.pods),
         }
-        return Plan(children, deletes, status, self.events, self.requeue_after_s)
+        return Plan(children, deletes, status, self.events, requeue_after_s=self.requeue_after_s)
 
     async def close(self) -> None:
         """Nothing is held."""
@@ -105,7 +110,7 @@ class World:
     api: FakeApi
     client: ApiClient
     cache: Cache
-    queue: Queue[OwnerKey]
+    queue: Queue[ObjectKey]
     planner: DirectedPlanner
     controller: Controller
     metrics: Metrics
@@ -132,7 +137,12 @@ class World:
     def sync(self) -> None:
         """Let the cache see what the API server has, as the informers would."""
         for path, live in self.api.objects.items():
-            kind = {"deployments": "Deployment", "services": "Service", "llmdeployments": names.LLMDEPLOYMENT}
+            kind = {
+                "deployments": "Deployment",
+                "services": "Service",
+                "llmdeployments": names.LLMDEPLOYMENT,
+                "llmroutes": names.LLMROUTE,
+            }
             plural = path.split("/")[-2]
             if plural in kind:
                 self.cache.put(live, kind[plural])
@@ -144,7 +154,7 @@ class World:
 
     async def run_pass(self, name: str = "m") -> str:
         """One pass."""
-        return await self.controller.run_pass(OwnerKey("ml", name), {})
+        return await self.controller.run_pass(ObjectKey(names.LLMDEPLOYMENT, "ml", name), {})
 
     async def settle(self, name: str = "m") -> None:
         """A pass, then one after its change has settled."""
@@ -168,28 +178,29 @@ class World:
 
 
 @asynccontextmanager
-async def controlling(planner: DirectedPlanner | None = None) -> AsyncIterator[World]:
-    """A world with nothing in it."""
+async def controlling(planner: DirectedPlanner | None = None, *more: Kind) -> AsyncIterator[World]:
+    """A world with nothing in it, where LLMDeployments are worked on, and `more` kinds."""
     api = FakeApi()
     planner = planner or DirectedPlanner()
     now, leading, creatable = [1000.0], [True], [True]
     clock: Callable[[], float] = lambda: now[0]  # noqa: E731
     async with serving(api) as (client, _):
-        cache, metrics = Cache(), Metrics()
-        queue: Queue[OwnerKey] = Queue(jitter=lambda: 1.0, observer=metrics)
+        kinds = by_name(make_llmdeployment(OperatorConfig(), planner), *more)
+        cache, metrics = Cache(), Metrics(kinds)
+        queue: Queue[ObjectKey] = Queue(jitter=lambda: 1.0, observer=metrics)
         applier = Applier(
             client,
             cache,
             metrics,
             clock=clock,
             may_write=lambda: leading[0],
-            may_create=lambda namespace, name: creatable[0] and bool(namespace and name),
+            may_create=lambda key: creatable[0] and bool(key.namespace and key.name),
         )
         controller = Controller(
+            kinds,
             client,
             cache,
             queue,
-            planner,
             applier,
             EventRecorder(client, instance="test", clock=clock),
             metrics,

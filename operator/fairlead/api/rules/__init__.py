@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from fairlead.api.rules import engine, flags, hardware, model, names, serving
+from fairlead.api.rules import engine, flags, hardware, model, names, route, serving
 from fairlead.api.rules.table import Root, Rule
 
-__all__ = ["RULES", "Root", "Rule"]
+__all__ = ["ROUTE_RULES", "RULES", "Root", "Rule"]
 
+#: Of LLMRoute.
+ROUTE_RULES: Final[tuple[Rule, ...]] = route.RULES
+
+#: Of LLMDeployment.
 RULES: Final[tuple[Rule, ...]] = (
     *names.RULES,
     *model.RULES,

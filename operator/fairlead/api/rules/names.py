@@ -85,6 +85,11 @@ def _reserved_rule(rule_id: str, at: str) -> Rule:
     )
 
 
+def annotation_rules(rule_id: str, at: str) -> tuple[Rule, Rule]:
+    """The map at `at` holds annotations that a user may set."""
+    return _keys_rule(f"{rule_id}.keys", at), _reserved_rule(f"{rule_id}.reserved", at)
+
+
 def _reference_rules() -> tuple[Rule, ...]:
     """Names of objects that the spec refers to, and keys inside of ConfigMaps and Secrets."""
     references = ("spec.model.secretRef", "spec.files[*].secretRef", "spec.files[*].configMapRef")
@@ -117,7 +122,8 @@ def _reference_rules() -> tuple[Rule, ...]:
     )
 
 
-RULES: Final = (
+#: Every kind of ours has them: names of children are made from the name.
+NAME_RULES: Final = (
     Rule(
         id="name",
         at="",
@@ -142,6 +148,10 @@ RULES: Final = (
         remedy="leave the suffix out",
         explain=_suggest_without_suffix,
     ),
+)
+
+RULES: Final = (
+    *NAME_RULES,
     *_reference_rules(),
     _keys_rule("pod.labels.keys", "spec.pod.labels"),
     _values_rule("pod.labels.values", "spec.pod.labels"),
@@ -150,6 +160,5 @@ RULES: Final = (
     _reserved_rule("pod.annotations.reserved", "spec.pod.annotations"),
     _keys_rule("pod.nodeSelector.keys", "spec.pod.nodeSelector"),
     _values_rule("pod.nodeSelector.values", "spec.pod.nodeSelector"),
-    _keys_rule("service.annotations.keys", "spec.service.annotations"),
-    _reserved_rule("service.annotations.reserved", "spec.service.annotations"),
+    *annotation_rules("service.annotations", "spec.service.annotations"),
 )

@@ -14,7 +14,9 @@ RESERVED_VOLUME_PREFIX: Final = "fairlead-"
 RESERVED_MOUNT_PATHS: Final = ("/cache", "/model", "/tmp", "/dev/shm", "/home/fairlead")  # noqa: S108 - paths in a container
 
 
-def _duration_rules(rule_id: str, at: str, least: str, most: str) -> tuple[Rule, Rule]:
+def duration_rules(rule_id: str, at: str, least: str, most: str) -> tuple[Rule, Rule]:
+    """The text at `at` is a duration between `least` and `most`."""
+
     def explain(text: str) -> tuple[str, str]:
         number = re.fullmatch("[0-9]+", text)
         return f"{text!r} is not a duration", f"{text}s would work" if number else "for instance 90s, 20m or 1h30m"
@@ -64,8 +66,8 @@ def _surges_on_one_node(spec: Any) -> bool:
 
 
 RULES: Final = (
-    *_duration_rules("probes.startupTimeout", "spec.probes.startupTimeout", "10s", "24h"),
-    *_duration_rules("rollout.drainTimeout", "spec.rollout.drainTimeout", "0s", "6h"),
+    *duration_rules("probes.startupTimeout", "spec.probes.startupTimeout", "10s", "24h"),
+    *duration_rules("rollout.drainTimeout", "spec.rollout.drainTimeout", "0s", "6h"),
     Rule(
         id="rollout.strategy.volume",
         at="spec",

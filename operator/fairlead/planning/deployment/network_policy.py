@@ -1,7 +1,10 @@
 """Who may reach the engine pods. Engines do not authenticate (or only half of their paths), so the network must.
 
 Admitted: the deployment's own namespace, fairlead's gateways wherever they run, the operator, monitoring. `networkPolicy.from`
-adds to these; it replaces nothing. Egress stays open in this release (models are downloaded by the pods).
+adds to these; it replaces nothing.
+
+Egress: names, and HTTPS for a model that is downloaded. It is closed only for a deployment that keeps what it is sent otherwise, too
+(`policy.locality`): with an image, a variable or an argument of the user's own nobody but he knows where it has to reach.
 """
 
 from __future__ import annotations
@@ -9,16 +12,18 @@ from __future__ import annotations
 from typing import Any
 
 from fairlead.api.llmdeployment import NetworkPolicyMode
-from fairlead.api.names import LABEL_COMPONENT, LABEL_MANAGED_BY, MANAGED_BY, make_engine_selector
+from fairlead.api.names import COMPONENT_GATEWAY, LABEL_COMPONENT, LABEL_MANAGED_BY, MANAGED_BY, make_engine_selector
 from fairlead.facts.observed import OperatorFacts
 from fairlead.planning.deployment.metadata import make_metadata
 from fairlead.planning.deployment.serving import Serving
+from fairlead.policy.locality import find_leak
 
 __all__ = ["has_network_policy", "make_network_policy"]
 
+#: Of the cluster's DNS pods: CoreDNS everywhere, and OpenShift's.
+DNS_PORTS = (53, 5353)
 #: Set by the API server on every namespace, so that a selector can name one.
 _NAMESPACE_NAME = "kubernetes.io/metadata.name"
-COMPONENT_GATEWAY = "gateway"
 
 
 def has_network_policy(serving: Serving) -> bool:
@@ -37,13 +42,23 @@ def make_network_policy(serving: Serving, facts: OperatorFacts) -> dict[str, Any
         *({"namespaceSelector": {"matchLabels": {_NAMESPACE_NAME: namespace}}} for namespace in namespaces),
     ]
     user = serving.spec.network_policy.from_ if serving.spec.network_policy else []
+    spec: dict[str, Any] = {
+        "podSelector": {"matchLabels": make_engine_selector(serving.name)},
+        "policyTypes": ["Ingress"],
+        "ingress": [{"from": [*peers, *user], "ports": [{"protocol": "TCP", "port": "http"}]}],
+    }
+    if not find_leak(serving.spec, facts.local_images):
+        spec |= {"policyTypes": ["Ingress", "Egress"], "egress": _make_egress(serving)}
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
         "metadata": make_metadata(serving.resource.metadata, serving.name),
-        "spec": {
-            "podSelector": {"matchLabels": make_engine_selector(serving.name)},
-            "policyTypes": ["Ingress"],
-            "ingress": [{"from": [*peers, *user], "ports": [{"protocol": "TCP", "port": "http"}]}],
-        },
+        "spec": spec,
     }
+
+
+def _make_egress(serving: Serving) -> list[dict[str, Any]]:
+    names = [{"protocol": protocol, "port": port} for port in DNS_PORTS for protocol in ("UDP", "TCP")]
+    if serving.spec.model.source.startswith("pvc://"):
+        return [{"ports": names}]
+    return [{"ports": names}, {"ports": [{"protocol": "TCP", "port": 443}]}]

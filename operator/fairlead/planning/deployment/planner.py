@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from fairlead.api.conditions import Reason
-from fairlead.api.names import PRUNED_KINDS, format_selector, make_engine_selector
+from fairlead.api.names import format_selector, make_engine_selector
 from fairlead.api.resource import Finding, LLMDeployment, Metadata
 from fairlead.engines.loader import EngineCatalog
 from fairlead.engines.version import read_image_version
@@ -17,14 +17,15 @@ from fairlead.hardware.sizing import UNKNOWN_SIZE_BUDGET_S
 from fairlead.planning.conditions import make_conditions, make_transition_events
 from fairlead.planning.deployment.blueprint import Draw, draw_blueprint
 from fairlead.planning.deployment.claim import find_immutable_changes
-from fairlead.planning.deployment.metadata import describe_taken, is_ours
+from fairlead.planning.deployment.metadata import describe_taken
 from fairlead.planning.deployment.podhealth import PodHealth, examine_pods
 from fairlead.planning.deployment.revision import ChosenTemplate
 from fairlead.planning.deployment.rollout import PlannedPods, Rollout, read_rollout
 from fairlead.planning.deployment.service import make_endpoint
 from fairlead.planning.deployment.serving import Serving
 from fairlead.planning.deployment.status import Fault, Situation, decide_conditions, find_fault
-from fairlead.planning.plan import Child, Delete, Plan
+from fairlead.planning.ownership import find_deletes, find_ours, keep_ours
+from fairlead.planning.plan import Child, Plan
 
 __all__ = ["plan_deployment", "plan_invalid"]
 
@@ -50,9 +51,9 @@ def plan_deployment(
     try:
         blueprint = draw(resource, engines, facts)
         serving = blueprint.serving
-        live_deployment = _find_ours(observed, blueprint.deployment.key, metadata)
+        live_deployment = find_ours(observed, blueprint.deployment.key, metadata)
         chosen, deployment = blueprint.choose_deployment(resource, live_deployment)
-        live_claim = _find_ours(observed, blueprint.claim_key, metadata)
+        live_claim = find_ours(observed, blueprint.claim_key, metadata)
         claim = blueprint.choose_claim(live_claim)
     except RenderError as error:
         fault = Fault(Reason.INVALID_SPEC, f"{error}.", terminal=True)
@@ -96,7 +97,7 @@ def plan_deployment(
     }
     return Plan(
         children=children,
-        deletes=_find_deletes(observed, {child.key for child in wanted}, metadata),
+        deletes=find_deletes(observed, {child.key for child in wanted}, metadata),
         status=status,
         events=make_transition_events(conditions, resource.status),
         requeue_after_s=min((trouble.due_s for trouble in pods.troubles if trouble.due_s is not None), default=None),
@@ -120,7 +121,7 @@ def _plan_standstill(
     metadata: Metadata, previous: Mapping[str, Any], fault: Fault, observed: Observed, now: datetime, *, desired: int
 ) -> Plan:
     """Nothing is applied or deleted. What is known from the last good generation stays in status, pods are counted anew."""
-    live = _find_ours(observed, ObjectKey("Deployment", metadata.namespace, metadata.name), metadata)
+    live = find_ours(observed, ObjectKey("Deployment", metadata.namespace, metadata.name), metadata)
     rollout = read_rollout(live, None, desired)
     # The running pods are of another spec than this one, so the current one is not rolled out.
     rollout = Rollout(desired=desired, replicas=rollout.replicas, ready=rollout.ready, available=rollout.available)
@@ -153,37 +154,8 @@ def _find_claim_faults(serving: Serving, claim: Child | None, live: Mapping[str,
 
 def _keep_ours(wanted: Sequence[Child], observed: Observed, owner: Metadata) -> tuple[tuple[Child, ...], list[Fault]]:
     """Children that may be written, and a fault for each whose name belongs to somebody else."""
-    children, faults = [], []
-    for child in wanted:
-        live = observed.children.get(child.key)
-        if live is not None and not is_ours(live, owner):
-            faults.append(Fault(Reason.NAME_CONFLICT, describe_taken(child.key, live), terminal=True))
-            continue
-        children.append(child)
-    return tuple(children), faults
-
-
-def _find_ours(observed: Observed, key: ObjectKey, owner: Metadata) -> Mapping[str, Any] | None:
-    live = observed.children.get(key)
-    return live if live is not None and is_ours(live, owner) else None
-
-
-def _find_deletes(observed: Observed, planned: set[ObjectKey], owner: Metadata) -> tuple[Delete, ...]:
-    """Objects of ours that the plan no longer holds, of the kinds that a plan may drop. (Another Service that names us as its
-    controller was not made here, and goes with us.) A cache claim goes too when `spec.storage` no longer asks for it: what
-    is on it can be downloaded again."""
-    return tuple(
-        Delete(
-            key=key,
-            uid=str(live["metadata"].get("uid", "")),
-            resource_version=str(live["metadata"].get("resourceVersion", "")),
-        )
-        for key, live in sorted(observed.children.items())
-        if key.kind in PRUNED_KINDS
-        and key not in planned
-        and is_ours(live, owner)
-        and not live["metadata"].get("deletionTimestamp")
-    )
+    children, taken = keep_ours(wanted, observed, owner)
+    return children, [Fault(Reason.NAME_CONFLICT, describe_taken(key, live), terminal=True) for key, live in taken]
 
 
 def _make_counts(metadata: Metadata, rollout: Rollout) -> Json:

@@ -1,0 +1,293 @@
+"""What an LLMRoute is made of: the gateway, its backends, the models it offers, who may call it and what may go where.
+
+Only fields whose behaviour is built are declared. What fields alone cannot say stands in `fairlead.api.rules.route`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from fairlead.api.base import ApiModel, Atomic, Bool, Int, ListMap
+from fairlead.api.model import SecretKeyReference
+from fairlead.api.serving import ServiceType
+
+
+class DataClass(StrEnum):
+    """How far a request may travel, from the widest to the narrowest. The order is the law's."""
+
+    PUBLIC = "Public"
+    INTERNAL = "Internal"
+    CONFIDENTIAL = "Confidential"
+    RESTRICTED = "Restricted"
+
+
+class LLMAccess(StrEnum):
+    """Kinds of backends: in the cluster, or somebody else's."""
+
+    LOCAL = "Local"
+    CLOUD = "Cloud"
+
+
+class GatewayMode(StrEnum):
+    """Where a route's gateway runs."""
+
+    DEPLOYMENT = "Deployment"
+
+
+class ProviderType(StrEnum):
+    """Cloud providers that fairlead knows; each has a data file in `providers/`."""
+
+    OPENAI = "OpenAI"
+    ANTHROPIC = "Anthropic"
+    GEMINI = "Gemini"
+    VERTEX_AI = "VertexAI"
+    BEDROCK = "Bedrock"
+    AZURE_OPENAI = "AzureOpenAI"
+    COHERE = "Cohere"
+    MISTRAL = "Mistral"
+    TOGETHER = "Together"
+    FIREWORKS = "Fireworks"
+    DEEP_INFRA = "DeepInfra"
+    REPLICATE = "Replicate"
+    ANYSCALE = "Anyscale"
+    GROQ = "Groq"
+    CEREBRAS = "Cerebras"
+    SAMBA_NOVA = "SambaNova"
+    OPEN_ROUTER = "OpenRouter"
+    X_AI = "XAI"
+    DEEP_SEEK = "DeepSeek"
+    MODAL = "Modal"
+    BEAM = "Beam"
+    RUN_POD = "RunPod"
+    OPENAI_COMPATIBLE = "OpenAICompatible"
+
+
+class BuiltinDetector(StrEnum):
+    """Identifiers that the gateway recognises by itself."""
+
+    EMAIL = "Email"
+    PHONE = "Phone"
+    SSN = "SSN"
+    IBAN = "IBAN"
+    PAYMENT_CARD = "PaymentCard"
+    SECRETS = "Secrets"
+    PRIVATE_KEY = "PrivateKey"
+
+
+Classes = Annotated[list[DataClass], Atomic, Field(max_length=4)]
+
+
+class NameReference(ApiModel):
+    """An object of the same namespace."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253)]
+    """Name of the object, in the namespace of this route. Required: without it nothing is referred to."""
+
+
+class GatewayServiceSpec(ApiModel):
+    """The Service in front of the gateway's pods."""
+
+    type: ServiceType = ServiceType.CLUSTER_IP
+    """How the Service is published: ClusterIP (inside the cluster), NodePort or LoadBalancer. Default: ClusterIP."""
+    port: Annotated[Int, Field(ge=1, le=65535)] = 80
+    """TCP port of the Service; the gateway's pods keep their own port behind it. Default: 80."""
+    annotations: Annotated[dict[str, Annotated[str, Field(max_length=4096)]], Field(max_length=64)] = Field(
+        default_factory=dict
+    )
+    """Annotations of the Service, for load balancers and meshes. Keys under fairlead.dev/ belong to fairlead and are
+    refused. Default: none."""
+
+
+class GatewaySpec(ApiModel):
+    """Where the gateway runs, and how it is reached."""
+
+    mode: GatewayMode = GatewayMode.DEPLOYMENT
+    """Deployment: Envoy runs as a Deployment of its own behind a Service. Default: Deployment."""
+    replicas: Annotated[Int, Field(ge=1, le=100)] = 2
+    """Gateway pods. Limits per consumer hold for each of them alone. Default: 2, so that one may fail."""
+    drain_timeout: Annotated[str, Field(min_length=2, max_length=32)] = "1m"
+    """How long a gateway pod that ends may go on with the streams it has, as a duration such as 1m (0s to 1h); what
+    takes longer is cut. The pod stays as long even if nothing runs. Default: 1m."""
+    service: GatewayServiceSpec | None = None
+    """The Service in front of the gateway. Absent: a ClusterIP Service on port 80."""
+
+
+class ProviderTLSSpec(ApiModel):
+    """How the provider's certificate is verified. There is no way to skip that."""
+
+    ca_secret_ref: SecretKeyReference | None = None
+    """Key of a Secret with the certificates (PEM) of the authorities that may sign for this host. Absent: those that
+    the gateway's image trusts."""
+    server_name: Annotated[str | None, Field(min_length=1, max_length=253)] = None
+    """Name that the certificate must have, also sent as SNI. Absent: the host of the base URL."""
+
+
+class ProviderSpec(ApiModel):
+    """A cloud provider, and the key that opens it."""
+
+    type: ProviderType
+    """Who it is; base URL, authentication and quirks come from fairlead's data about it. OpenAICompatible is anybody
+    else who speaks the OpenAI API. Required."""
+    secret_ref: SecretKeyReference
+    """Key of a Secret that holds the provider's API key. The Secret must be labelled fairlead.dev/use=provider and
+    annotated fairlead.dev/hosts with the host, so that a route cannot send any Secret anywhere. The gateway mounts it;
+    the operator never reads the value. Required: nobody is called without a key."""
+    base_url: Annotated[str | None, Field(min_length=9, max_length=512, alias="baseURL")] = None
+    """https URL below which the provider's OpenAI-compatible API begins, such as https://llm.example.com/v1. Required
+    for OpenAICompatible and providers without an address of their own. Absent: the provider's own address."""
+    region: Annotated[str | None, Field(min_length=1, max_length=64)] = None
+    """Region whose address is used, for providers with one address per region. Absent: the provider's default."""
+    parameters: Annotated[dict[str, Annotated[str, Field(min_length=1, max_length=128)]], Field(max_length=8)] = Field(
+        default_factory=dict
+    )
+    """Further parts of the provider's address, such as resource for AzureOpenAI or project for VertexAI; the provider
+    table in the docs lists them. Default: none."""
+    tls: ProviderTLSSpec | None = None
+    """How the provider's certificate is verified. Absent: by the usual authorities, for the host of the base URL."""
+    trusted: Bool = False
+    """Lets data of class Internal go there. Only for hosts that the operator's trustedHosts lists, else the route is
+    not accepted. Default: false, the provider gets Public data only."""
+
+
+class BackendSpec(ApiModel):
+    """Somebody who answers: a deployment of this namespace, or a provider."""
+
+    name: Annotated[str, Field(min_length=1, max_length=63)]
+    """What targets, metrics and response headers call it. Required: it identifies the entry."""
+    deployment: NameReference | None = None
+    """An LLMDeployment of this namespace; its pods are reached directly. Absent: provider must be given."""
+    provider: ProviderSpec | None = None
+    """A cloud provider. Absent: deployment must be given; exactly one of both."""
+
+
+class TargetSpec(ApiModel):
+    """One place where a model's requests may go."""
+
+    backend: Annotated[str, Field(min_length=1, max_length=63)]
+    """Name of an entry of spec.backends. Required: it says who answers."""
+    model: Annotated[str | None, Field(min_length=1, max_length=256)] = None
+    """What the backend calls the model; requests are rewritten to it. Absent: the name that the LLMDeployment serves,
+    or for a provider the name that clients send."""
+    weight: Annotated[Int, Field(ge=0, le=1000)] = 1
+    """Share of the requests among the permitted targets of the same priority. 0: only when others fail. Default: 1."""
+    priority: Annotated[Int, Field(ge=0, le=15)] = 0
+    """Targets with a higher number are tried when all with a lower one have failed. Default: 0, the first."""
+
+
+class RouteTimeoutsSpec(ApiModel):
+    """How long to wait for what, as durations such as 10s or 10m."""
+
+    response_headers: Annotated[str, Field(min_length=2, max_length=32)] = "10s"
+    """How long one backend may take until its response begins (streams); then the next target is tried. A request
+    without stream may take as long as the request timeout. Default: 10s."""
+    idle: Annotated[str, Field(min_length=2, max_length=32)] = "60s"
+    """How long a stream that has begun may pause before it is ended. Default: 60s."""
+    request: Annotated[str, Field(min_length=2, max_length=32)] = "10m"
+    """How long a whole request without stream may take, over all attempts. Default: 10m."""
+
+
+class RouteModelSpec(ApiModel):
+    """One model as clients know it, and where its requests go."""
+
+    name: Annotated[str, Field(min_length=1, max_length=128)]
+    """What clients send as "model". Required: it identifies the entry."""
+    targets: Annotated[list[TargetSpec], Atomic, Field(min_length=1, max_length=16)]
+    """Where requests go: the lowest priority number first, inside of it by weight, then each of the others, then the
+    next priority. Targets that the caller or the class of the request may not use are never tried. Required."""
+    timeouts: RouteTimeoutsSpec | None = None
+    """How long to wait for what. Absent: 10s for response headers, 60s idle, 10m for a request."""
+
+
+class ApiKeysSpec(ApiModel):
+    """Callers who show a key."""
+
+    secret_ref: NameReference
+    """A Secret labelled fairlead.dev/use=clients: each key of its data is the name of a consumer, the value has one API key
+    per line (several while keys are exchanged). Required."""
+
+
+class AnonymousSpec(ApiModel):
+    """Callers who show nothing."""
+
+    role: Annotated[str | None, Field(min_length=1, max_length=63)] = None
+    """The role that they have. Required if spec.roles has any; absent: the role that a route without roles acts as."""
+
+
+class AuthenticationSpec(ApiModel):
+    """Who may call. At least one way must be given."""
+
+    api_keys: ApiKeysSpec | None = None
+    """Callers show a key, as Authorization: Bearer or x-api-key. Absent: nobody is known by a key."""
+    anonymous: AnonymousSpec | None = None
+    """Callers without a key are let in with this role. Absent: they get 401."""
+
+
+class RoleSpec(ApiModel):
+    """What some consumers may do. A consumer with several roles needs one that permits the whole request by itself."""
+
+    name: Annotated[str, Field(min_length=1, max_length=63)]
+    """What authentication.anonymous and denials call it. Required: it identifies the entry."""
+    consumers: Annotated[list[Annotated[str, Field(min_length=1, max_length=253)]], Atomic, Field(max_length=256)] = (
+        Field(default_factory=list)
+    )
+    """Consumers who have this role: keys of the Secret with the clients' API keys. Default: none."""
+    llm_access: Annotated[list[LLMAccess], Atomic, Field(min_length=1, max_length=2)]
+    """Kinds of backends that may be used: Local (deployments of this cluster), Cloud (providers). Required."""
+    data_access: Annotated[list[DataClass], Atomic, Field(min_length=1, max_length=4)]
+    """Classes of requests that may be sent. Required."""
+    may_declare: Classes = Field(default_factory=list)
+    """Classes that the caller may declare in the header although the default is higher; a higher one than the default
+    may always be declared. Default: none."""
+
+
+class DetectorSpec(ApiModel):
+    """Something in a request that raises its class."""
+
+    name: Annotated[str, Field(min_length=1, max_length=63)]
+    """What denials and metrics call it. Required: it identifies the entry."""
+    class_: Annotated[DataClass, Field(alias="class")]
+    """Class that a request has at least in which this is found. Required."""
+    keywords: Annotated[list[Annotated[str, Field(min_length=2, max_length=64)]], Atomic, Field(max_length=64)] = Field(
+        default_factory=list
+    )
+    """Words or phrases, found in any text of the body whatever their case. Absent: builtin must be given."""
+    builtin: BuiltinDetector | None = None
+    """An identifier that the gateway recognises: Email, Phone, SSN, IBAN (checked by mod 97), PaymentCard (Luhn), Secrets
+    (keys of the usual vendors), PrivateKey. Absent: keywords must be given; exactly one of both."""
+
+
+class DataPolicySpec(ApiModel):
+    """Which class a request has."""
+
+    default: DataClass = DataClass.INTERNAL
+    """Class of a request that nothing classified. Default: Internal."""
+    header: Annotated[str, Field(min_length=1, max_length=64)] = "x-data-classification"
+    """Request header in which callers declare a class. Default: x-data-classification."""
+    detectors: Annotated[list[DetectorSpec], ListMap("name"), Field(max_length=32)] = Field(default_factory=list)
+    """What raises the class of a request in whose body it is found. Default: none."""
+    opaque_content: DataClass = DataClass.CONFIDENTIAL
+    """Class that a request has at least which carries content that detectors cannot read: images, audio, files.
+    Default: Confidential."""
+    deny_classes: Classes = Field(default_factory=list)
+    """Classes for which it is meant that some model has no permitted target; without it the route is not accepted
+    then. Default: none."""
+
+
+class LLMRouteSpec(ApiModel):
+    """What the user wants."""
+
+    gateway: GatewaySpec | None = None
+    """Where the gateway runs. Absent: a Deployment of two replicas behind a ClusterIP Service on port 80."""
+    backends: Annotated[list[BackendSpec], ListMap("name"), Field(min_length=1, max_length=64)]
+    """Who answers requests. Required."""
+    models: Annotated[list[RouteModelSpec], ListMap("name"), Field(min_length=1, max_length=256)]
+    """What clients may ask for, and where it goes. Required."""
+    authentication: AuthenticationSpec
+    """Who may call. Required: a gateway that lets everybody in says so with anonymous: {}."""
+    roles: Annotated[list[RoleSpec], ListMap("name"), Field(max_length=64)] = Field(default_factory=list)
+    """What consumers may do. Default: one role for all callers, with Local and Cloud, Public and Internal."""
+    data_policy: DataPolicySpec | None = None
+    """Which class a request has. Absent: Internal unless the header says more, no detectors."""

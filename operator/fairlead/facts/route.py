@@ -1,0 +1,73 @@
+"""What a route's plan may know of the world around it, frozen for one pass: the deployments that it names, which Secrets exist and
+consent, who may call, and what its gateways say.
+
+Values of providers' Secrets are not read at all; those of the clients' Secret pass through without being shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["ClientsSecret", "GatewayPod", "LocalDeployment", "RouteFacts", "SecretFacts"]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalDeployment:
+    """An LLMDeployment of the route's namespace, as far as a gateway must know it.
+
+    `served_model`: what its engine calls the model; `port`: the pods' own, None until its headless Service is there and ours;
+    `ready` and `desired` count replicas; `is_confidential`: it keeps what it is sent (image, environment, egress), `why_not`
+    says what is against that.
+    """
+
+    name: str
+    served_model: str
+    port: int | None
+    ready: int = 0
+    desired: int = 1
+    is_confidential: bool = False
+    why_not: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SecretFacts:
+    """What is known of a Secret without its values: what it may be used for, where to, and its keys (None: not known)."""
+
+    name: str
+    use: str = ""
+    hosts: frozenset[str] = frozenset()
+    keys: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientsSecret:
+    """The Secret with the clients' keys. `data`: consumer -> its keys as they are, one per line; `version` changes with it."""
+
+    name: str
+    use: str
+    version: str
+    data: Mapping[str, bytes] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayPod:
+    """One pod of the gateway. `loaded`: its answer to GET /generation as it is, None when it did not answer; `nudge`: the annotation
+    by which its kubelet was last told to look at its volumes again."""
+
+    name: str
+    uid: str
+    is_ready: bool
+    nudge: str = ""
+    loaded: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RouteFacts:
+    """Everything that a route refers to. A name that is missing here does not exist."""
+
+    deployments: Mapping[str, LocalDeployment] = field(default_factory=dict)
+    secrets: Mapping[str, SecretFacts] = field(default_factory=dict)
+    clients: ClientsSecret | None = None
+    gateways: tuple[GatewayPod, ...] = ()

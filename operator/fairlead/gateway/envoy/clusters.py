@@ -1,0 +1,202 @@
+"""Clusters: one tiny one per attempt, which leads to the egress listener, and one per backend, which leads outside.
+
+An attempt has a cluster of its own because the public router retries by cluster; the egress listener behind it makes each attempt
+a request of its own, so that nothing of one provider stays on the request for the next.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from hashlib import blake2b
+from typing import Final
+
+from fairlead.api.route import LLMAccess
+from fairlead.gateway.envoy.settings import GatewaySettings
+from fairlead.gateway.envoy.words import Json, file_source, make_filter, typed
+from fairlead.gateway.table import Attempt, RouteTable, Upstream
+
+__all__ = [
+    "attempt_cluster",
+    "attempt_host",
+    "attempts_of",
+    "backend_of",
+    "key_name",
+    "make_clusters",
+    "upstream_cluster",
+]
+
+_PROTOCOL: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+#: More than one gateway pod can ever hold: what bounds an outage must not keep some callers from failing over.
+_NO_LIMIT: Final = 100_000
+
+
+def attempt_host(attempt: Attempt) -> str:
+    """The host name by which the egress listener knows an attempt; it means the same place in every generation."""
+    digest = blake2b(f"{attempt.place}\0{attempt.model}".encode(), digest_size=8).hexdigest()
+    return f"{digest}.{attempt.backend}.{attempt.access.value.lower()}"
+
+
+def attempt_cluster(attempt: Attempt) -> str:
+    """The cluster that leads there."""
+    return f"to~{attempt_host(attempt)}"
+
+
+def backend_of(cluster: str) -> tuple[str, LLMAccess]:
+    """The backend of such a cluster, and its kind."""
+    _, name, access = cluster.partition("~")[2].split(".")
+    return name, LLMAccess(access.capitalize())
+
+
+def upstream_cluster(upstream: Upstream) -> str:
+    """The cluster of a backend, where it is now."""
+    return f"be~{upstream.name}~{upstream.place}"
+
+
+def attempts_of(table: RouteTable) -> tuple[Attempt, ...]:
+    """Every place that some chain tries."""
+    return tuple(sorted({attempt for chain in table.chains.values() for attempt in chain.attempts}))
+
+
+def make_clusters(table: RouteTable, settings: GatewaySettings) -> list[Json]:
+    """All of CDS, in the order of names."""
+    used = {attempt.backend for attempt in attempts_of(table)}
+    clusters = [
+        *(_make_attempt_cluster(attempt) for attempt in attempts_of(table)),
+        *(_make_upstream_cluster(upstream, settings) for upstream in table.upstreams if upstream.name in used),
+    ]
+    return sorted(clusters, key=lambda cluster: str(cluster["name"]))
+
+
+def _make_attempt_cluster(attempt: Attempt) -> Json:
+    name, host = attempt_cluster(attempt), attempt_host(attempt)
+    endpoint = {
+        "hostname": host,
+        "address": {"envoy_internal_address": {"server_listener_name": "egress", "endpoint_id": host}},
+    }
+    return {
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "circuit_breakers": {"thresholds": [_unlimited()]},
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}]},
+    }
+
+
+def _make_upstream_cluster(upstream: Upstream, settings: GatewaySettings) -> Json:
+    name = upstream_cluster(upstream)
+    address = {"socket_address": {"address": upstream.host, "port_value": upstream.port}}
+    is_local = upstream.access is LLMAccess.LOCAL
+    cluster: Json = {
+        "name": name,
+        "cluster_type": _make_resolution(is_local=is_local),
+        "connect_timeout": "1s" if is_local else "3s",
+        "lb_policy": "LEAST_REQUEST",
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "per_connection_buffer_limit_bytes": 1_048_576,
+        "circuit_breakers": {"thresholds": [_unlimited()]},
+        "outlier_detection": {
+            "consecutive_5xx": 5,
+            "consecutive_local_origin_failure": 3,
+            "split_external_local_origin_errors": True,
+            "interval": "2s",
+            "base_ejection_time": "10s",
+            "max_ejection_percent": 50,
+        },
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+        "typed_extension_protocol_options": {_PROTOCOL: _make_protocol(upstream, settings)},
+    }
+    if upstream.is_tls:
+        cluster["transport_socket"] = _make_tls(upstream, settings)
+    return cluster
+
+
+def _make_resolution(*, is_local: bool) -> Json:
+    """One host per address. A pod that is gone must not be asked for long; a provider's address seldom changes."""
+    return {
+        "name": "envoy.clusters.dns",
+        "typed_config": typed(
+            "envoy.extensions.clusters.dns.v3.DnsCluster",
+            dns_refresh_rate="1s" if is_local else "30s",
+            dns_failure_refresh_rate={"base_interval": "1s", "max_interval": "2s"},
+            respect_dns_ttl=False,
+        ),
+    }
+
+
+def _make_protocol(upstream: Upstream, settings: GatewaySettings) -> Json:
+    options = typed(
+        _PROTOCOL,
+        explicit_http_config={"http_protocol_options": {}},
+        common_http_protocol_options={"idle_timeout": "60s"},
+    )
+    if upstream.credentials:
+        options["http_filters"] = [
+            *(_make_injection(upstream, number, settings) for number in range(len(upstream.credentials))),
+            make_filter("codec", "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec"),
+        ]
+    return options
+
+
+def key_name(upstream: Upstream, number: int) -> str:
+    """The SDS resource, and its file, of one of a backend's keys."""
+    return f"key-{upstream.name}-{upstream.place}-{number}"
+
+
+def _make_injection(upstream: Upstream, number: int, settings: GatewaySettings) -> Json:
+    """Sets the header. Without the key nothing is sent."""
+    credential, name = upstream.credentials[number], key_name(upstream, number)
+    injected = typed(
+        "envoy.extensions.http.injected_credentials.generic.v3.Generic",
+        header=credential.header,
+        credential={"name": name, "sds_config": file_source(settings.routing_directory, f"{name}.json")},
+        **({"header_value_prefix": credential.prefix} if credential.prefix else {}),
+    )
+    return make_filter(
+        f"credential{number}",
+        "envoy.extensions.filters.http.credential_injector.v3.CredentialInjector",
+        overwrite=True,
+        credential={"name": "envoy.http.injected_credentials.generic", "typed_config": injected},
+    )
+
+
+def _make_tls(upstream: Upstream, settings: GatewaySettings) -> Json:
+    """The certificate must be by these authorities and for this name: there is no other way."""
+    authorities = settings.default_authorities
+    if upstream.authorities is not None:
+        secret, key = upstream.authorities
+        authorities = f"{settings.authorities_directory_of(secret)}/{key}"
+    name: Json = {"san_type": "IP_ADDRESS" if _is_address(upstream.server_name) else "DNS"}
+    server: Json = {} if _is_address(upstream.server_name) else {"sni": upstream.server_name}
+    return {
+        "name": "tls",
+        "typed_config": typed(
+            "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            common_tls_context={
+                "validation_context": {
+                    "trusted_ca": {"filename": authorities},
+                    "match_typed_subject_alt_names": [{**name, "matcher": {"exact": upstream.server_name}}],
+                }
+            },
+            **server,
+        ),
+    }
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _unlimited() -> Json:
+    return {
+        "max_connections": _NO_LIMIT,
+        "max_pending_requests": _NO_LIMIT,
+        "max_requests": _NO_LIMIT,
+        "max_retries": _NO_LIMIT,
+    }

@@ -1,0 +1,106 @@
+"""The files of a gateway: names and content. The same table and settings give the same bytes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Final
+
+import orjson
+
+from fairlead.gateway.envoy.bootstrap import make_bootstrap
+from fairlead.gateway.envoy.clusters import attempts_of, key_name, make_clusters
+from fairlead.gateway.envoy.egress import make_egress_routes
+from fairlead.gateway.envoy.listeners import make_listeners
+from fairlead.gateway.envoy.routes import make_public_routes
+from fairlead.gateway.envoy.settings import GatewaySettings
+from fairlead.gateway.envoy.words import Json, make_discovery
+from fairlead.gateway.table import RouteTable, Upstream
+
+__all__ = ["CLUSTERS_FILE", "EGRESS_FILE", "PUBLIC_FILE", "GatewayFiles", "dump_resources", "read_resources", "render_files",
+           "render_static", "version_of"]  # fmt: skip
+
+PUBLIC_FILE: Final = "rds-public.json"
+EGRESS_FILE: Final = "rds-egress.json"
+CLUSTERS_FILE: Final = "cds.json"
+
+_LISTENER: Final = "envoy.config.listener.v3.Listener"
+_CLUSTER: Final = "envoy.config.cluster.v3.Cluster"
+_ROUTES: Final = "envoy.config.route.v3.RouteConfiguration"
+_KEY: Final = "envoy.extensions.transport_sockets.tls.v3.Secret"
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayFiles:
+    """File name -> text. `bootstrap` is what a pod starts with, `routing` changes under it."""
+
+    bootstrap: Mapping[str, str]
+    routing: Mapping[str, str]
+
+
+def render_files(table: RouteTable, settings: GatewaySettings) -> GatewayFiles:
+    """All files but those that hold secrets."""
+    routes = {
+        PUBLIC_FILE: (_ROUTES, [make_public_routes(table, settings)]),
+        EGRESS_FILE: (_ROUTES, [make_egress_routes(table, settings)]),
+        CLUSTERS_FILE: (_CLUSTER, make_clusters(table, settings)),
+    }
+    routing = {name: dump_resources(kind, found) for name, (kind, found) in routes.items()}
+    used = {attempt.backend for attempt in attempts_of(table)}
+    for upstream in table.upstreams:
+        for number in range(len(upstream.credentials)) if upstream.name in used else ():
+            routing[f"{key_name(upstream, number)}.json"] = _dump(_make_key_source(upstream, number, settings))
+    listeners = make_listeners(settings)
+    bootstrap = {
+        "bootstrap.json": _dump(make_bootstrap(settings)),
+        "lds.json": dump_resources(_LISTENER, listeners),
+    }
+    return GatewayFiles(bootstrap=bootstrap, routing=routing)
+
+
+def render_static(table: RouteTable, settings: GatewaySettings) -> Json:
+    """The same as one static bootstrap, for `envoy --mode validate`, which does not read dynamic files."""
+    routes = {"public": make_public_routes(table, settings), "egress": make_egress_routes(table, settings)}
+    listeners = copy.deepcopy(make_listeners(settings))
+    for listener in listeners:
+        manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+        manager["route_config"] = routes[manager.pop("rds")["route_config_name"]]
+        manager["http_filters"] = [f for f in manager["http_filters"] if "config_discovery" not in f]
+    bootstrap = make_bootstrap(settings)
+    bootstrap.pop("dynamic_resources")
+    bootstrap["static_resources"]["listeners"] += listeners
+    bootstrap["static_resources"]["clusters"] += make_clusters(table, settings)
+    return bootstrap
+
+
+def _make_key_source(upstream: Upstream, number: int, settings: GatewaySettings) -> Json:
+    """Where Envoy finds a provider's key: in the mounted Secret, which it reads again when the kubelet swaps it."""
+    credential = upstream.credentials[number]
+    directory = settings.key_directory(credential.secret)
+    source = {"filename": f"{directory}/{credential.key}", "watched_directory": {"path": directory}}
+    return make_discovery(_KEY, "1", {"name": key_name(upstream, number), "generic_secret": {"secret": source}})
+
+
+def dump_resources(kind: str, resources: Sequence[Json]) -> str:
+    """A file of resources, whose version is a digest of them: Envoy tells it once it has loaded them."""
+    version = blake2b(orjson.dumps(resources, option=orjson.OPT_SORT_KEYS), digest_size=8).hexdigest()
+    return _dump(make_discovery(kind, version, *resources))
+
+
+def read_resources(text: str) -> tuple[str, list[Json]]:
+    """Their type and the resources of such a file, as `dump_resources` takes them. Raises ValueError for anything else."""
+    file = orjson.loads(text)
+    resources = [dict(resource) for resource in file["resources"]]
+    kinds = {str(resource.pop("@type")).rpartition("/")[2] for resource in resources}
+    return (kinds.pop() if kinds else ""), resources
+
+
+def version_of(text: str) -> str:
+    """The version that such a file has. Raises ValueError for what is none."""
+    return str(orjson.loads(text)["version_info"])
+
+
+def _dump(value: Json) -> str:
+    return orjson.dumps(value).decode()

@@ -1,0 +1,53 @@
+"""Errors in the shape that OpenAI's clients understand, for what Envoy itself answers."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fairlead.gateway.envoy.words import Json, json_body, set_header
+
+__all__ = ["DIRECT_JSON", "make_error", "make_error_response", "make_local_replies"]
+
+#: Headers of a direct response that is JSON.
+DIRECT_JSON: Final = [set_header("content-type", "application/json")]
+
+
+def make_error(message: str, error_type: str, code: str | None, param: str | None = None) -> Json:
+    """The error object."""
+    return {"error": {"message": message, "type": error_type, "param": param, "code": code}}
+
+
+def make_error_response(status: int, message: str, error_type: str, code: str) -> Json:
+    """A direct response of a route."""
+    return {
+        "direct_response": {"status": status, "body": json_body(make_error(message, error_type, code))},
+        "response_headers_to_add": DIRECT_JSON,
+    }
+
+
+def make_local_replies() -> Json:
+    """What Envoy's own answers look like, by status. There is no default format: it would wrap direct responses, too."""
+    unavailable = "No backend of this model answered. Next: try again, or ask whoever runs the gateway."
+    return {
+        "mappers": [
+            _mapper(401, "Incorrect API key provided.", "invalid_request_error", "invalid_api_key"),
+            _mapper(408, "The request took too long to arrive.", "invalid_request_error", "request_timeout"),
+            _mapper(413, "The body of the request is too large.", "invalid_request_error", "request_too_large"),
+            _mapper(429, "Rate limit reached for requests.", "rate_limit_error", "rate_limit_exceeded"),
+            _mapper(500, "The gateway could not handle this request.", "server_error", "gateway_error"),
+            _mapper(502, unavailable, "server_error", "bad_gateway"),
+            _mapper(503, unavailable, "server_error", "service_unavailable"),
+            _mapper(504, "The model took too long to answer.", "server_error", "gateway_timeout"),
+        ]
+    }
+
+
+def _mapper(status: int, message: str, error_type: str, code: str) -> Json:
+    comparison: dict[str, Any] = {
+        "op": "EQ",
+        "value": {"default_value": status, "runtime_key": f"fairlead.unset.{status}"},
+    }
+    return {
+        "filter": {"status_code_filter": {"comparison": comparison}},
+        "body_format_override": {"json_format": make_error(message, error_type, code)},
+    }

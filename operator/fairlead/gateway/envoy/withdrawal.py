@@ -1,0 +1,204 @@
+"""Narrowing at once: takes out of the routes that run whatever a new table no longer permits, and leaves the rest as it is.
+
+A new routing may have to wait, for clusters that are added first or for a person who mends the rest of it; what is withdrawn must
+not wait with it (law 5). So callers are looked at one by one, as they were and as they will be, and of what a chain tries only those
+places stay that the new table still sends them to. What widens is not taken over here.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Final
+
+from fairlead.api.route import LLMAccess
+from fairlead.gateway.envoy.clusters import attempt_cluster, backend_of
+from fairlead.gateway.envoy.files import dump_resources, read_resources
+from fairlead.gateway.envoy.routes import make_unavailable
+from fairlead.gateway.envoy.words import Json
+from fairlead.gateway.lookup import MODELS_CHAIN, make_lookup
+from fairlead.gateway.lua import pack_lookup, unpack_lookup
+from fairlead.gateway.table import DECLARED_NOTHING, RouteTable
+from fairlead.policy.law import CLASSES, Verdict
+
+__all__ = ["withdraw"]
+
+#: The chain of requests whose places have all changed: they are permitted, and the next step brings them there.
+MOVING: Final = "moving"
+
+#: Profile of callers who are not let in any more.
+_NOBODY: Final = "-"
+Pair = tuple[str, str]  # profile as it runs, profile of the new table
+
+
+@dataclass(frozen=True, slots=True)
+class _New:
+    """What the new table permits. `refused`: providers whose entry in the new spec is refused, so that where they would be is not known:
+    one that was there before under the name stays for what the law lets any provider of that name take."""
+
+    table: RouteTable
+    refused: frozenset[str]
+
+    def permits(self, cluster: str, model: str, verdict: Verdict | None) -> bool:
+        if verdict is None:
+            return False
+        chain = self.table.chains.get((model, verdict))
+        if chain is not None and cluster in {attempt_cluster(attempt) for attempt in chain.attempts}:
+            return True
+        backend, access = backend_of(cluster)
+        is_named = backend in verdict.permitted and backend in self.table.targets.get(model, frozenset())
+        return is_named and backend in self.refused and access is LLMAccess.CLOUD
+
+    def verdict(self, profile: str, key: str) -> Verdict | None:
+        """In the case that `key` names (declared|detected). None: such callers are not let in."""
+        found = next((one for one in self.table.profiles if one.id == profile), None)
+        if found is None:
+            return None
+        declared, _, detected = key.partition("|")
+        classes = {data_class.value: data_class for data_class in CLASSES}
+        return found.verdicts[None if declared == DECLARED_NOTHING else classes[declared], classes[detected]]
+
+
+def withdraw(public: str, table: RouteTable, refused: Collection[str] = ()) -> str:
+    """The text of `rds-public.json` without what `table` does not permit; the same text when it permits all of it."""
+    kind, (routes,) = read_resources(public)
+    (host,) = routes["virtual_hosts"]
+    running = unpack_lookup(host["typed_per_filter_config"]["classify"]["filter_context"])
+    actions: Json = host["matcher"]["matcher_tree"]["exact_match_map"]["map"]
+    pairs = _pair_callers(running, table)
+    kept, narrowed = _keep(running, actions, _New(table, frozenset(refused)), set(pairs.values()))
+    wanted = make_lookup(table)
+    more = [detector for detector in wanted["detectors"] if detector not in running["detectors"]]
+    opaque = max(running["opaque"], wanted["opaque"], key=[c.value for c in CLASSES].index)
+    if kept is None and not more and opaque == running["opaque"]:
+        return public
+    changed: Json = {"detectors": [*more, *running["detectors"]], "opaque": opaque}
+    if kept is not None:
+        changed = _rewrite(running, pairs, kept, narrowed) | changed
+        actions |= {key: action for _, _, versions in narrowed.values() for key, action in versions.items()}
+        actions |= {f"{MOVING}|{is_stream}": make_unavailable(MOVING) for is_stream in ("true", "false")}
+        for was, new in sorted(set(pairs.values())):
+            actions[f"{MODELS_CHAIN}|{_join(was, new)}"] = actions[f"{MODELS_CHAIN}|{was}"]
+    host["typed_per_filter_config"]["classify"]["filter_context"] = pack_lookup({**running, **changed})
+    return dump_resources(kind, [routes])
+
+
+def _pair_callers(running: Mapping[str, Any], table: RouteTable) -> dict[str, Pair]:
+    """For each caller that has a profile of its own, and for "known" and "anonymous": the profile that runs, and the new one."""
+    pairs: dict[str, Pair] = {}
+    for consumer in sorted({*running["consumers"], *table.consumers}):
+        was = running["consumers"].get(consumer, running["known"])
+        pairs[f"consumer {consumer}"] = (was, table.consumers.get(consumer, table.known))
+    pairs["known"] = (running["known"], table.known)
+    if "anonymous" in running:
+        pairs["anonymous"] = (running["anonymous"], table.anonymous or _NOBODY)
+    return pairs
+
+
+Narrowed = dict[
+    tuple[str, frozenset[str]], tuple[str, str, Json]
+]  # (chain, clusters that stay) -> (id, chain, its actions)
+
+
+def _keep(
+    running: Mapping[str, Any], actions: Mapping[str, Any], new: _New, pairs: set[Pair]
+) -> tuple[dict[str, dict[str, str]] | None, Narrowed]:
+    """Model -> joined verdict -> chain that stays for it, None if nothing is withdrawn; and the chains that became shorter."""
+    kept: dict[str, dict[str, str]] = {model: {} for model in running["models"]}
+    narrowed: Narrowed = {}
+    is_less = False
+    for was, becomes in sorted(pairs):
+        for key, running_verdict in running["verdicts"].get(was, {}).items():
+            verdict = new.verdict(becomes, key)
+            for model, by_verdict in running["models"].items():
+                chain = by_verdict.get(running_verdict)
+                if chain is None:
+                    continue
+                clusters = _clusters_of(actions, chain)
+                stay = frozenset(one for one in clusters if new.permits(one, model, verdict))
+                name = _verdict(was, becomes, key)
+                if stay == clusters and (clusters or _is_permitted(new, model, verdict)):
+                    kept[model][name] = chain
+                    continue
+                is_less = True
+                if stay:
+                    kept[model][name] = _narrow(narrowed, actions, chain, stay)
+                elif _is_permitted(new, model, verdict):
+                    kept[model][name] = MOVING
+    return (kept if is_less else None), narrowed
+
+
+def _is_permitted(new: _New, model: str, verdict: Verdict | None) -> bool:
+    """Whether a request that nobody takes at the moment may be told so, instead of being denied."""
+    return verdict is not None and (model, verdict) in new.table.chains
+
+
+def _groups_of(action: Any) -> Any:
+    """The groups of attempts in an action; none for one that answers by itself."""
+    route = action["action"]["typed_config"].get("route") or {}
+    plugin = route.get("inline_cluster_specifier_plugin") or {}
+    return ((plugin.get("extension") or {}).get("typed_config") or {}).get("priority_groups") or []
+
+
+def _clusters_of(actions: Mapping[str, Any], chain: str) -> frozenset[str]:
+    groups = _groups_of(actions[f"{chain}|true"])  # both versions of a chain try the same
+    return frozenset(cluster["cluster_name"] for group in groups for cluster in group["clusters"])
+
+
+def _narrow(narrowed: Narrowed, actions: Mapping[str, Any], chain: str, stay: frozenset[str]) -> str:
+    """The id of the chain that tries only these, made once."""
+    if (chain, stay) not in narrowed:
+        digest = blake2b("\0".join([chain, *sorted(stay)]).encode(), digest_size=8).hexdigest()
+        versions = {f"{digest}|{kind}": _shorten(actions[f"{chain}|{kind}"], stay) for kind in ("true", "false")}
+        narrowed[chain, stay] = (digest, chain, versions)
+    return narrowed[chain, stay][0]
+
+
+def _shorten(action: Json, stay: frozenset[str]) -> Json:
+    shorter = copy.deepcopy(action)
+    groups = _groups_of(shorter)
+    for group in groups:
+        group["clusters"] = [cluster for cluster in group["clusters"] if cluster["cluster_name"] in stay]
+    groups[:] = [group for group in groups if any(cluster["weight"] for cluster in group["clusters"])]
+    shorter["action"]["typed_config"]["route"]["retry_policy"]["num_retries"] = len(groups) - 1
+    return shorter
+
+
+def _rewrite(
+    running: Mapping[str, Any], pairs: Mapping[str, Pair], kept: Mapping[str, Mapping[str, str]], narrowed: Narrowed
+) -> Json:
+    verdicts: Json = {}
+    classes: Json = {
+        chain: running["classes_of"][chain] for chain in _chains_in(kept) if chain in running["classes_of"]
+    }
+    classes |= {digest: running["classes_of"][chain] for digest, chain, _ in narrowed.values()}
+    for was, becomes in sorted(set(pairs.values())):
+        keys = running["verdicts"].get(was, {})
+        verdicts[_join(was, becomes)] = {key: _verdict(was, becomes, key) for key in keys}
+        classes |= {_verdict(was, becomes, key): running["classes_of"][verdict] for key, verdict in keys.items()}
+    changed: Json = {
+        "consumers": {
+            name.removeprefix("consumer "): _join(*pair) for name, pair in pairs.items() if name.startswith("consumer ")
+        },
+        "known": _join(*pairs["known"]),
+        "verdicts": verdicts,
+        "classes_of": classes,
+        "models": {model: dict(by_verdict) for model, by_verdict in kept.items()},
+    }
+    if "anonymous" in pairs:
+        changed["anonymous"] = _join(*pairs["anonymous"])
+    return changed
+
+
+def _chains_in(kept: Mapping[str, Mapping[str, str]]) -> set[str]:
+    return {chain for by_verdict in kept.values() for chain in by_verdict.values()}
+
+
+def _join(was: str, becomes: str) -> str:
+    return f"{was}.{becomes}"
+
+
+def _verdict(was: str, becomes: str, key: str) -> str:
+    return f"{_join(was, becomes)}:{key}"

@@ -1,0 +1,305 @@
+-- The classifier: what runs on the gateway's public listener for each POST, before anything is routed. It decides
+-- nothing by itself. It reads the body once (json.lua), strictly, looks for what the route's detectors describe
+-- (fold.lua, detect.lua), and looks the rest up in tables that Python compiled from policy/. Users' text is data here.
+--
+-- Data: `filter_context` of LuaPerRoute on the virtual host (RDS), with one key, "policy": text that is JSON. Envoy copies the
+-- whole context each time when Lua asks for it, and a text is copied hundreds of times faster than a structure of hundreds of
+-- models. Lua reads the text once per worker, and knows it again afterwards. In it:
+--   header           name of the header in which a caller declares a class
+--   classes          all classes, from the lowest to the highest
+--   endpoints        the paths that exist, for instance "/v1/chat/completions"
+--   anonymous        profile of a caller without a name (absent: 401)
+--   consumers        name, as api_key_auth wrote it into x-fairlead-consumer -> profile
+--   known            profile of a caller with a name that is not among them (absent: 403)
+--   detectors        [{name, class, builtin?, keywords?}], builtin one of Email IBAN PaymentCard Phone PrivateKey SSN Secrets
+--   opaque           class of content that cannot be read: images, audio, files, token ids (absent: as if it were not there)
+--   verdicts         profile -> "declared|detected" -> verdict; declared is "-" without a header, detected the lowest class
+--                    when nothing was found; a pair that is not there is denied
+--   classes_of       verdict -> class of the request; and chain -> class of a request that goes there, which goes before
+--   models           name -> verdict -> id of the chain of targets; a verdict that is not there has no permitted target
+-- Ids of profiles, verdicts and chains are any text but "" and "-".
+--
+-- Result: dynamic metadata "fairlead", all text: class, rule (name of a detector, "header", "default" or "opaque"), verdict, model,
+-- consumer, stream ("true", "false"); and of a request that may go on: chain, mark ("checked"). Without `chain` no
+-- route matches, without `mark` none may answer. A request that is refused gets an OpenAI-shaped error from here.
+--
+-- GET /v1/models gets chain "models", and its profile as `stream`: which models it is shown depends on that. Whatever else is
+-- no POST passes untouched.
+--
+-- Errors inside: Envoy lets a request pass when Lua fails, so everything runs in pcall, and a failure answers 500.
+local MARK = "checked"
+
+local function json_string(text)
+  return '"' .. gsub(text, '[%c"\\]', function(c) return string.format("\\u%04x", byte(c)) end) .. '"'
+end
+
+local ERROR_TYPES = { [401] = "authentication_error", [403] = "permission_error", [500] = "server_error" }
+
+local function answer(handle, failure)
+  if type(failure) ~= "table" then
+    handle:logErr("fairlead: the classifier failed: " .. tostring(failure)) -- position and kind, never the text read
+    failure = { status = 500, code = "classifier_failed", message = "The gateway could not classify the request." }
+  end
+  local body = '{"error":{"message":' .. json_string(failure.message)
+    .. ',"type":"' .. (ERROR_TYPES[failure.status] or "invalid_request_error")
+    .. '","param":' .. (failure.param and json_string(failure.param) or "null")
+    .. ',"code":' .. json_string(failure.code) .. "}}"
+  handle:respond({ [":status"] = tostring(failure.status), ["content-type"] = "application/json" }, body)
+end
+
+-- Policy ----------------------------------------------------------------------------------------------------------------
+
+-- A small reader for the policy's own JSON, which Python wrote: objects, arrays and strings only.
+local function read_policy(text)
+  local read
+  local function skip(i)
+    local _, e = find(text, "^%s*", i)
+    return e + 1, byte(text, e + 1)
+  end
+  local function read_text(i)
+    local e = i
+    repeat
+      e = find(text, '["\\]', e + 1)
+      local c = byte(text, e)
+      if c == 92 then e = e + 1 end
+    until c == 34
+    return e + 1, unescape_json(sub(text, i + 1, e - 1))
+  end
+  local function read_items(i, close, put)
+    local c
+    i, c = skip(i + 1)
+    while c ~= close do
+      i = put(i)
+      i, c = skip(i)
+      if c == 44 then i, c = skip(i + 1) elseif c ~= close then error("the policy is broken") end
+    end
+    return i + 1
+  end
+  function read(i)
+    local c
+    i, c = skip(i)
+    local result = {}
+    if c == 34 then return read_text(i) end
+    if c == 91 then
+      return read_items(i, 93, function(k)
+        k, result[#result + 1] = read(k)
+        return k
+      end), result
+    end
+    if c ~= 123 then error("the policy is broken") end
+    return read_items(i, 125, function(k)
+      local key
+      k, key = read_text(k)
+      k = skip(k)
+      k, result[key] = read(k + 1)
+      return k
+    end), result
+  end
+  local _, policy = read(1)
+  return policy
+end
+
+local function compile_policy(text)
+  local policy = read_policy(text)
+  policy.ranks, policy.named, policy.paths = {}, {}, {}
+  for rank, class in ipairs(policy.classes) do
+    policy.ranks[class] = rank
+    policy.named[lower(class)] = class
+  end
+  for _, path in ipairs(policy.endpoints) do policy.paths[path] = true end
+  if policy.opaque and not policy.ranks[policy.opaque] then error("opaque is no class") end
+  policy.lowest, policy.header = policy.classes[1], lower(policy.header)
+  policy.detectors = compile_detectors(policy.detectors or {}, policy.ranks)
+  return policy
+end
+
+-- The text itself is the key: a changed policy can never meet an old table. While routes change there are two of them.
+local policies, policy_count = {}, 0
+
+local function policy_of(handle)
+  local text = handle:filterContext():get("policy")
+  local policy = policies[text]
+  if not policy then
+    policy = compile_policy(text)
+    if policy_count >= 4 then policies, policy_count = {}, 0 end
+    policies[text], policy_count = policy, policy_count + 1
+  end
+  return policy
+end
+
+-- The request -----------------------------------------------------------------------------------------------------------
+
+-- Envoy's headers:get returns no value at all for a header that is not there.
+local function header_of(headers, name)
+  local value = headers:get(name)
+  return value
+end
+
+local function path_of(headers)
+  local path = header_of(headers, ":path") or ""
+  local query = find(path, "?", 1, true)
+  return query and sub(path, 1, query - 1) or path
+end
+
+local function check_form(headers, policy)
+  if not policy.paths[path_of(headers)] then refuse(404, "unknown_endpoint", "This gateway has no such endpoint.") end
+  local encoding = header_of(headers, "content-encoding")
+  if encoding and lower(encoding) ~= "identity" then
+    refuse(415, "unsupported_content_encoding", "The body must not be compressed: send it without content-encoding.")
+  end
+  local kind = gsub(lower(header_of(headers, "content-type") or ""), "[ \t\"]", "")
+  if kind ~= "application/json" and kind ~= "application/json;charset=utf-8" and kind ~= "application/json;" then
+    refuse(415, "unsupported_content_type", "The body must be JSON in UTF-8, with content-type: application/json.")
+  end
+end
+
+local function declared_class(headers, policy)
+  local name = policy.header
+  local value = header_of(headers, name)
+  if value == nil then return "-" end
+  local class = headers:getNumValues(name) == 1 and policy.named[lower(value)]
+  if not class then
+    refuse(400, "invalid_data_class", "The header " .. name .. " must be given once, with one of: "
+      .. concat(policy.classes, ", ") .. ".")
+  end
+  return class
+end
+
+local function profile_of(headers, policy)
+  local consumer = header_of(headers, "x-fairlead-consumer") or ""
+  if consumer == "" then
+    if policy.anonymous then return policy.anonymous, "" end
+    refuse(401, "invalid_api_key", "This gateway needs an API key.")
+  end
+  local profile = (policy.consumers or {})[consumer] or policy.known
+  if not profile then refuse(403, "no_role", "This caller has no role on this route.") end
+  return profile, consumer
+end
+
+-- Beyond this size the copies of one request are given back at once, not when Lua's collector comes by.
+local LARGE = 2 ^ 20
+local is_large
+
+local function body_of(handle)
+  local body = handle:body() -- waits until all of it is here; what was fetched before is dead behind this line
+  local size = body and body:length() or 0
+  if size == 0 then refuse(400, "invalid_json", "The body is empty.") end
+  is_large = size > LARGE
+  return body:getBytes(0, size)
+end
+
+-- Returns rank and name of the highest finding, or nil.
+local function classify(policy, document)
+  local floor, name = 1, nil
+  if document.opaque and policy.opaque then floor, name = policy.ranks[policy.opaque], "opaque" end
+  local text = concat(document.parts, SEPARATOR)
+  local layer = concat(document.nested, SEPARATOR)
+  document.parts, document.nested = nil, nil
+  if is_large then collectgarbage() end
+  -- PATTERNS: users' RE2 patterns are matched by Envoy's RBAC shadow rules, which read them from dynamic metadata. The
+  -- place to publish the flattened, folded text of all layers for them is here.
+  for depth = 0, 3 do
+    if depth > 0 then
+      text = loosen(layer)
+      layer = text
+    end
+    local folded = document.folding or depth > 0
+    local rank, detector = detect(policy.detectors, folded and fold(text) or text, floor)
+    if rank then floor, name = rank, detector end
+    if not find(layer, "\\", 1, true) then break end
+  end
+  return name and floor, name
+end
+
+local function model_of(fields, policy)
+  local model, stream = fields.model, fields.stream
+  if type(model) ~= "string" or model == "" then
+    refuse(400, "invalid_model", "The body must name a model: a string that is not empty.", "model")
+  end
+  if stream ~= nil and type(stream) ~= "boolean" then
+    refuse(400, "invalid_stream", "stream must be true or false.", "stream")
+  end
+  local chains = policy.models[model]
+  if not chains then
+    local shown = #model <= 64 and not find(model, "[^%w%._:/@%-]") and " " .. model or ""
+    refuse(404, "model_not_found", "The model" .. shown .. " does not exist or you do not have access to it.", "model")
+  end
+  return model, stream == true and "true" or "false", chains
+end
+
+local function rule_text(policy, rule)
+  if rule == "header" then return "the header " .. policy.header end
+  if rule == "default" then return "the rules of this route" end
+  if rule == "opaque" then return "content that cannot be read" end
+  return "the detector " .. rule
+end
+
+-- What the caller is told: class, rule, and what this model would take from this caller; never what was found.
+local function deny(policy, profile, model, chains, class, rule)
+  local taken, list = {}, {}
+  for _, verdict in pairs(policy.verdicts[profile] or {}) do
+    local chain = chains[verdict]
+    if chain then taken[policy.classes_of[chain] or policy.classes_of[verdict]] = true end
+  end
+  for _, name in ipairs(policy.classes) do
+    if taken[name] then list[#list + 1] = name end
+  end
+  refuse(403, "data_class_denied", "This request is classified " .. class .. " by " .. rule_text(policy, rule)
+    .. ". Of you, the model " .. model .. " takes " .. (#list > 0 and concat(list, ", ") or "nothing") .. ".")
+end
+
+local function setter(handle)
+  local metadata = handle:streamInfo():dynamicMetadata()
+  return function(key, value) metadata:set("fairlead", key, value) end
+end
+
+local function list_models(handle, headers)
+  local profile, consumer = profile_of(headers, policy_of(handle))
+  local set = setter(handle)
+  set("consumer", consumer)
+  set("chain", "models")
+  set("stream", profile)
+  set("mark", MARK)
+end
+
+local function check(handle)
+  local headers = handle:headers()
+  local method = header_of(headers, ":method")
+  if method == "GET" and path_of(headers) == "/v1/models" then return list_models(handle, headers) end
+  if method ~= "POST" then return end
+  local policy = policy_of(handle)
+  check_form(headers, policy)
+  local declared = declared_class(headers, policy)
+  local profile, consumer = profile_of(headers, policy)
+
+  local document = parse_json(body_of(handle))
+  local model, stream, chains = model_of(document.fields, policy)
+  local rank, finding = classify(policy, document)
+
+  local detected = rank and policy.classes[rank] or policy.lowest
+  local verdict = (policy.verdicts[profile] or {})[declared .. "|" .. detected]
+  local chain = verdict and chains[verdict]
+  local class = chain and policy.classes_of[chain] or verdict and policy.classes_of[verdict]
+  if not class then -- denied without a verdict: what is known of it says its class
+    class = (policy.ranks[declared] or 0) > policy.ranks[detected] and declared or detected
+  end
+  local rule = rank and detected == class and finding or declared == class and "header" or "default"
+
+  local set = setter(handle)
+  set("class", class)
+  set("rule", rule)
+  set("model", model)
+  set("stream", stream)
+  set("consumer", consumer)
+  if verdict then set("verdict", verdict) end
+  if not chain then deny(policy, profile, model, chains, class, rule) end
+  set("chain", chain)
+  set("mark", MARK)
+end
+
+function envoy_on_request(handle)
+  is_large = false
+  local ok, failure = pcall(check, handle)
+  if is_large then collectgarbage() end
+  if not ok then answer(handle, failure) end
+end

@@ -1,0 +1,344 @@
+"""The route table: what a gateway must know to route, free of Envoy's words. explain, status and /v1/models read it, too.
+
+Everything that a request decides at run time is here as a look-up: caller -> profile, profile and classes -> verdict, model and
+verdict -> chain. Who may do what was decided by `policy/` when the table was made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Final
+
+from fairlead.api.quantity import parse_duration_s
+from fairlead.api.route import (
+    DataClass,
+    DataPolicySpec,
+    LLMAccess,
+    LLMRouteSpec,
+    RouteModelSpec,
+    RouteTimeoutsSpec,
+    TargetSpec,
+)
+from fairlead.policy.law import CLASSES, IMPLIED_ROLE, Backend, Caller, Role, Verdict, judge, permits_class
+
+__all__ = [
+    "DECLARED_NOTHING",
+    "Attempt",
+    "Chain",
+    "Credential",
+    "Gap",
+    "Profile",
+    "RouteTable",
+    "Timeouts",
+    "Upstream",
+    "Weighted",
+    "find_gaps",
+    "make_table",
+]
+
+#: What stands for a request without the class header in the keys of verdicts.
+DECLARED_NOTHING: Final = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """Which header opens a provider, and the key of its Secret that holds the value."""
+
+    header: str
+    prefix: str
+    secret: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """How a backend is reached. `paths`: gateway path -> the backend's own, only endpoints that it serves; `classes`: what the class
+    rule lets go there, whoever asks; `is_tls`: its certificate must name `server_name` and be signed by `authorities` (a Secret
+    and its key; None: by whom the gateway's image trusts); `failing_statuses`: those that mean "not here" beside the usual ones."""
+
+    name: str
+    access: LLMAccess
+    host: str
+    port: int
+    paths: Mapping[str, str]
+    classes: tuple[DataClass, ...]
+    authority: str = ""  # what the Host header says, if not the host
+    is_tls: bool = False
+    server_name: str = ""
+    authorities: tuple[str, str] | None = None
+    credentials: tuple[Credential, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+    has_stream_usage: bool = True
+    failing_statuses: tuple[int, ...] = ()
+
+    @property
+    def place(self) -> str:
+        """Eight hexadecimal digits over all of it: a backend that is reached otherwise is another one, whatever its name is."""
+        return blake2b(repr(self).encode(), digest_size=4).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Attempt:
+    """One place to try: a backend, what it calls the model, and where that is (`Upstream.place`)."""
+
+    backend: str
+    model: str
+    place: str
+    access: LLMAccess
+
+
+@dataclass(frozen=True, slots=True)
+class Weighted:
+    """One of several places for the same attempt, and its share."""
+
+    attempt: Attempt
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds."""
+
+    response_headers_s: float
+    idle_s: float
+    request_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """What is tried for a request, in this order. `groups[i]` serves attempt i + 1; empty: permitted, but nobody is there.
+
+    `id` says everything that it depends on, so that it means the same in every generation.
+    """
+
+    model: str
+    data_class: DataClass
+    groups: tuple[tuple[Weighted, ...], ...]
+    timeouts: Timeouts
+
+    @property
+    def id(self) -> str:
+        """Sixteen hexadecimal digits over the whole of it."""
+        return blake2b(repr(self).encode(), digest_size=8).hexdigest()
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """Each place once, in the order in which it is tried first."""
+        return tuple(dict.fromkeys(weighted.attempt for group in self.groups for weighted in group))
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Callers for whom everything is alike. `verdicts`: (declared class or None, detected class) -> verdict."""
+
+    id: str
+    roles: tuple[str, ...]
+    verdicts: Mapping[tuple[DataClass | None, DataClass], Verdict]
+
+
+@dataclass(frozen=True, slots=True)
+class RouteTable:
+    """One route. `chains`: (model, verdict) -> chain, only where something is permitted."""
+
+    name: str
+    namespace: str
+    models: tuple[str, ...]
+    policy: DataPolicySpec
+    profiles: tuple[Profile, ...]
+    consumers: Mapping[str, str]  # consumer -> profile id
+    known: str  # profile of a consumer that no role names
+    anonymous: str | None
+    has_keys: bool
+    chains: Mapping[tuple[str, Verdict], Chain]
+    targets: Mapping[str, frozenset[str]]  # model -> backends that the spec names for it, whether or not they are there
+    upstreams: tuple[Upstream, ...]
+
+    def profile_of(self, consumer: str | None) -> Profile | None:
+        """The profile of a consumer; of a caller without a key for None. None: such a caller is not let in."""
+        wanted = self.anonymous if consumer is None else self.consumers.get(consumer, self.known)
+        return next((profile for profile in self.profiles if profile.id == wanted), None)
+
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """All different ones, in a stable order."""
+        found = {verdict for profile in self.profiles for verdict in profile.verdicts.values()}
+        return tuple(sorted(found, key=_order))
+
+    def find_chain(
+        self, consumer: str | None, model: str, declared: DataClass | None, detected: DataClass
+    ) -> Chain | None:
+        """What would be tried for a request. None: nothing is permitted, or there is no such caller or model."""
+        profile = self.profile_of(consumer)
+        if profile is None:
+            return None
+        return self.chains.get((model, profile.verdicts[declared, detected]))
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A role may send a class for which a model has no permitted target. `role` is "" for the implied one."""
+
+    role: str
+    data_class: DataClass
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Callers:
+    roles: tuple[Role, ...]
+    consumers: Mapping[str, tuple[Role, ...]] = field(default_factory=dict)
+    known: tuple[Role, ...] = ()
+    anonymous: tuple[Role, ...] | None = None
+
+
+def make_table(
+    name: str,
+    namespace: str,
+    spec: LLMRouteSpec,
+    backends: Sequence[Backend],
+    upstreams: Mapping[str, Upstream],
+    served_models: Mapping[str, str],
+) -> RouteTable:
+    """`backends` are all of the spec, as the law sees them; `upstreams` those that can be reached now; `served_models`: what a
+    backend calls the model if a target does not say."""
+    policy = spec.data_policy or DataPolicySpec()
+    callers = _read_callers(spec)
+    profiles: dict[tuple[Role, ...], Profile] = {}
+
+    def profile_id(roles: tuple[Role, ...]) -> str:
+        if roles not in profiles:
+            profiles[roles] = _make_profile(f"p{len(profiles)}", roles, backends, policy.default)
+        return profiles[roles].id
+
+    known = profile_id(callers.known)
+    anonymous = profile_id(callers.anonymous) if callers.anonymous is not None else None
+    consumers = {consumer: profile_id(roles) for consumer, roles in sorted(callers.consumers.items())}
+    verdicts = {verdict for profile in profiles.values() for verdict in profile.verdicts.values()}
+    chains = {
+        (model.name, verdict): _make_chain(model, verdict, upstreams, served_models)
+        for model in spec.models
+        for verdict in verdicts
+        if any(target.backend in verdict.permitted for target in model.targets)
+    }
+    return RouteTable(
+        name=name,
+        namespace=namespace,
+        models=tuple(model.name for model in spec.models),
+        policy=policy,
+        profiles=tuple(profiles.values()),
+        consumers=consumers,
+        known=known,
+        anonymous=anonymous,
+        has_keys=spec.authentication.api_keys is not None,
+        chains=chains,
+        targets={model.name: frozenset(target.backend for target in model.targets) for model in spec.models},
+        upstreams=tuple(upstreams[backend.name] for backend in backends if backend.name in upstreams),
+    )
+
+
+def find_gaps(spec: LLMRouteSpec, backends: Iterable[Backend]) -> tuple[Gap, ...]:
+    """What the route grants and cannot serve, whether or not the backends are there at the moment."""
+    denied = set((spec.data_policy or DataPolicySpec()).deny_classes)
+    by_name = {backend.name: backend for backend in backends}
+    return tuple(
+        Gap(role.name, data_class, model.name)
+        for role in _read_callers(spec).roles
+        for data_class in CLASSES
+        if data_class in role.data_access and data_class not in denied
+        for model in spec.models
+        if not any(
+            by_name[target.backend].access in role.llm_access and permits_class(by_name[target.backend], data_class)
+            for target in model.targets
+        )
+    )
+
+
+def _order(verdict: Verdict) -> tuple[int, list[tuple[int, list[str]]]]:
+    grants = [(CLASSES.index(data_class), sorted(backends)) for data_class, backends in verdict.grants]
+    return CLASSES.index(verdict.data_class), grants
+
+
+def _read_callers(spec: LLMRouteSpec) -> _Callers:
+    anonymous = spec.authentication.anonymous
+    if not spec.roles:
+        implied = (IMPLIED_ROLE,)
+        return _Callers(roles=implied, known=implied, anonymous=implied if anonymous is not None else None)
+    roles = tuple(
+        Role(
+            name=role.name,
+            llm_access=frozenset(role.llm_access),
+            data_access=frozenset(role.data_access),
+            may_declare=frozenset(role.may_declare),
+        )
+        for role in spec.roles
+    )
+    consumers: dict[str, tuple[Role, ...]] = {}
+    for role, said in zip(roles, spec.roles, strict=True):
+        for consumer in said.consumers:
+            consumers[consumer] = (*consumers.get(consumer, ()), role)
+    unnamed = None
+    if anonymous is not None:
+        unnamed = tuple(role for role in roles if role.name == anonymous.role)
+    return _Callers(roles=roles, consumers=consumers, known=(), anonymous=unnamed)
+
+
+def _make_profile(profile_id: str, roles: tuple[Role, ...], backends: Sequence[Backend], default: DataClass) -> Profile:
+    caller = Caller(roles)
+    return Profile(
+        id=profile_id,
+        roles=tuple(role.name for role in roles),
+        verdicts={
+            (declared, detected): judge(caller, backends, default, declared, detected)
+            for declared in (None, *CLASSES)
+            for detected in CLASSES
+        },
+    )
+
+
+def _make_chain(
+    model: RouteModelSpec, verdict: Verdict, upstreams: Mapping[str, Upstream], served_models: Mapping[str, str]
+) -> Chain:
+    permitted = [
+        target for target in model.targets if target.backend in verdict.permitted and target.backend in upstreams
+    ]
+    groups: list[tuple[Weighted, ...]] = []
+    for priority in sorted({target.priority for target in permitted}):
+        same = [target for target in permitted if target.priority == priority]
+        groups += _make_groups(same, model, upstreams, served_models)
+    return Chain(
+        model=model.name,
+        data_class=verdict.class_for({target.backend for target in model.targets}),
+        groups=tuple(groups),
+        timeouts=_read_timeouts(model.timeouts or RouteTimeoutsSpec()),
+    )
+
+
+def _make_groups(
+    targets: Sequence[TargetSpec],
+    model: RouteModelSpec,
+    upstreams: Mapping[str, Upstream],
+    served_models: Mapping[str, str],
+) -> list[tuple[Weighted, ...]]:
+    """The weighted choice first; then each of the targets, so that all of them are tried, whichever was chosen."""
+
+    def weighted(target: TargetSpec, weight: int) -> Weighted:
+        upstream_model = target.model or served_models.get(target.backend, model.name)
+        upstream = upstreams[target.backend]
+        return Weighted(Attempt(target.backend, upstream_model, upstream.place, upstream.access), weight)
+
+    shared = tuple(weighted(target, target.weight) for target in targets if target.weight)
+    singly: list[tuple[Weighted, ...]] = [
+        (weighted(target, 1),) for target in sorted(targets, key=lambda target: -target.weight)
+    ]
+    if len(targets) == 1 or not shared:
+        return singly
+    return [shared, *singly]
+
+
+def _read_timeouts(spec: RouteTimeoutsSpec) -> Timeouts:
+    return Timeouts(
+        response_headers_s=parse_duration_s(spec.response_headers),
+        idle_s=parse_duration_s(spec.idle),
+        request_s=parse_duration_s(spec.request),
+    )

@@ -1,0 +1,107 @@
+"""ConfigMaps and the Secret that hold the gateway's files, and how the pod mounts them.
+
+One ConfigMap per kind of file, since one object holds a megabyte; all that changes under a running gateway is projected into one
+directory, so that the kubelet swaps it as a whole.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Any, Final
+
+from fairlead.api.names import gateway_part_name
+from fairlead.api.resource import Metadata
+from fairlead.facts.observed import ObjectKey
+from fairlead.gateway.envoy.clients import AUTHENTICATION_FILE
+from fairlead.gateway.envoy.files import CLUSTERS_FILE, EGRESS_FILE, PUBLIC_FILE
+from fairlead.planning.route.metadata import make_metadata
+
+__all__ = [
+    "BOOTSTRAP",
+    "CLIENTS",
+    "MAX_FILE_BYTES",
+    "ROUTING_PARTS",
+    "find_too_large",
+    "make_bootstrap_map",
+    "make_clients_secret",
+    "make_routing_maps",
+    "read_routing",
+    "routing_digest",
+]
+
+Json = dict[str, Any]
+BOOTSTRAP: Final = "bootstrap"
+CLIENTS: Final = "clients"
+#: Part -> the file that it holds; keys' sources go with the clusters that use them.
+ROUTING_PARTS: Final = {"routes": PUBLIC_FILE, "egress": EGRESS_FILE, "clusters": CLUSTERS_FILE}
+#: A ConfigMap holds 1 MiB, the API server takes 1.5 MiB with everything around it.
+MAX_FILE_BYTES: Final = 900 * 1024
+
+
+def make_bootstrap_map(owner: Metadata, files: Mapping[str, str]) -> Json:
+    """What a gateway starts with."""
+    return _make_map(owner, BOOTSTRAP, files)
+
+
+def make_routing_maps(owner: Metadata, files: Mapping[str, str]) -> list[Json]:
+    """What changes under it, one ConfigMap per part."""
+    return [
+        _make_map(owner, part, {name: text for name, text in files.items() if _part_of(name) == part})
+        for part in ROUTING_PARTS
+    ]
+
+
+def make_clients_secret(owner: Metadata, authentication: str) -> Json:
+    """Who is let in."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": make_metadata(owner, gateway_part_name(owner.name, CLIENTS)),
+        "type": "Opaque",
+        "data": {AUTHENTICATION_FILE: base64.b64encode(authentication.encode()).decode()},
+    }
+
+
+def read_routing(children: Mapping[ObjectKey, Mapping[str, Any]], owner: Metadata) -> dict[str, str] | None:
+    """The files that the live ConfigMaps hold; None unless all are there."""
+    files: dict[str, str] = {}
+    for part, main in ROUTING_PARTS.items():
+        live = children.get(ObjectKey("ConfigMap", owner.namespace, gateway_part_name(owner.name, part)))
+        data = (live or {}).get("data") or {}
+        if main not in data:
+            return None
+        files |= {str(name): str(text) for name, text in data.items()}
+    return files
+
+
+def find_too_large(files: Mapping[str, str]) -> str:
+    """What status says of a routing that no ConfigMap can hold; "" if it fits."""
+    for part, main in ROUTING_PARTS.items():
+        size = sum(len(text.encode()) for name, text in files.items() if _part_of(name) == part)
+        if size > MAX_FILE_BYTES:
+            return (
+                f"{main} would have {size // 1024} KiB, and {MAX_FILE_BYTES // 1024} KiB fit into a ConfigMap."
+                " Next: spread the models over several LLMRoutes."
+            )
+    return ""
+
+
+def routing_digest(files: Mapping[str, str], authentication_version: str) -> str:
+    """One word for what is published, for status and for the pods' annotation."""
+    text = "\0".join(f"{name}\0{files[name]}" for name in sorted(files))
+    return blake2b(f"{text}\0{authentication_version}".encode(), digest_size=8).hexdigest()
+
+
+def _part_of(name: str) -> str:
+    return next((part for part, main in ROUTING_PARTS.items() if main == name), "clusters")
+
+
+def _make_map(owner: Metadata, part: str, files: Mapping[str, str]) -> Json:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": make_metadata(owner, gateway_part_name(owner.name, part)),
+        "data": dict(files),
+    }

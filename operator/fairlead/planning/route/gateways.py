@@ -1,0 +1,104 @@
+"""What the gateways have loaded, and when their kubelets are told to look again.
+
+A kubelet projects a changed ConfigMap within a minute or so, and at once when the pod's own object changes. One in some hundred of
+such changes reaches it before the ConfigMap does, so it is told again after a second, and then ever more seldom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from fairlead.api.names import ANNOTATION_ROUTING
+from fairlead.facts.route import GatewayPod
+from fairlead.gateway.envoy.loaded import AUTHENTICATION, find_rejected, read_healthy, read_loaded
+from fairlead.planning.plan import Nudge
+from fairlead.planning.route.publishing import Files, is_loaded
+
+__all__ = ["GIVE_UP_S", "Gateways", "read_gateways"]
+
+#: A gateway that has not loaded a step for so long holds back no other one.
+GIVE_UP_S: Final = 30.0
+#: Seconds after the first nudge at which the next ones are due.
+_AGAIN_S: Final = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0)
+_TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
+
+
+@dataclass(frozen=True, slots=True)
+class Gateways:
+    """`loaded`: of each gateway that counts, file -> version; `current`: how many of the ready ones have the files as they are in the
+    ConfigMaps now; `late`: names of those that were given up; `rejected`: files that one refuses; `healthy`: of each current
+    gateway, backend -> hosts that it would send a request to (what has none may be left out); `nudges` are due now, and
+    `next_s` is when to look again (None: all is loaded)."""
+
+    ready: int
+    loaded: tuple[Mapping[str, str], ...]
+    current: int
+    late: tuple[str, ...]
+    rejected: tuple[str, ...]
+    healthy: tuple[Mapping[str, int], ...]
+    nudges: tuple[Nudge, ...]
+    next_s: float | None
+
+
+def read_gateways(
+    pods: Sequence[GatewayPod], live: Files | None, authentication: str, digest: str, now: datetime
+) -> Gateways:
+    """`live` and `authentication`: what the ConfigMaps and the Secret hold, whose digest is `digest`."""
+    ready = [pod for pod in pods if pod.is_ready]
+    loaded, late, nudges, rejected, healthy = [], [], [], set(), []
+    waits: list[float] = []
+    current = 0
+    for pod in ready:
+        versions = read_loaded(pod.loaded) if pod.loaded is not None else {}
+        if live is not None and is_loaded(live, [versions]) and versions.get(AUTHENTICATION) == authentication:
+            current += 1
+            loaded.append(versions)
+            healthy.append(read_healthy(pod.loaded or {}))
+            continue
+        age_s, due = _age_of(pod, digest, now)
+        rejected |= set(find_rejected(pod.loaded)) if pod.loaded is not None else set()
+        if age_s >= GIVE_UP_S:
+            late.append(pod.name)
+        else:
+            loaded.append(versions)
+        if due is not None:
+            nudges.append(Nudge(pod.name, pod.uid, ANNOTATION_ROUTING, due))
+        waits.append(_look_again_s(age_s))
+    return Gateways(
+        ready=len(ready),
+        loaded=tuple(loaded),
+        current=current,
+        late=tuple(late),
+        rejected=tuple(sorted(rejected)),
+        healthy=tuple(healthy),
+        nudges=tuple(nudges),
+        next_s=min(waits, default=None),
+    )
+
+
+def _age_of(pod: GatewayPod, digest: str, now: datetime) -> tuple[float, str | None]:
+    """Seconds since the pod's kubelet was first told of this digest, and the annotation that is due now, if one is."""
+    told, _, rest = pod.nudge.partition("@")
+    since, _, times = rest.partition("#")
+    begun = _parse_time(since)
+    if told != digest or begun is None:
+        return 0.0, f"{digest}@{now.astimezone(UTC).strftime(_TIME)}#0"
+    age_s = max(0.0, (now - begun).total_seconds())
+    count = int(times) if times.isdigit() else 0
+    wanted = sum(1 for after_s in _AGAIN_S if age_s >= after_s)
+    return age_s, f"{digest}@{since}#{wanted}" if wanted > count else None
+
+
+def _parse_time(text: str) -> datetime | None:
+    try:
+        return datetime.strptime(text, _TIME).replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
+def _look_again_s(age_s: float) -> float:
+    """Often while it may come any moment, seldom when it has not come for long."""
+    return 0.2 if age_s < 5.0 else 1.0 if age_s < GIVE_UP_S else 10.0

@@ -1,0 +1,112 @@
+"""The gateway's Service, its PodDisruptionBudget and its NetworkPolicy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from fairlead.api.names import gateway_name, make_engine_selector, make_gateway_selector
+from fairlead.api.resource import LLMRoute
+from fairlead.api.route import GatewayServiceSpec, GatewaySpec, LLMAccess
+from fairlead.facts.observed import OperatorFacts
+from fairlead.planning.route.backends import Resolved
+from fairlead.planning.route.metadata import make_metadata
+
+__all__ = ["has_disruption_budget", "make_disruption_budget", "make_endpoint", "make_network_policy", "make_service"]
+
+Json = dict[str, Any]
+#: Of the cluster's DNS pods: CoreDNS everywhere, and OpenShift's.
+_DNS_PORTS: Final = (53, 5353)
+#: Set by the API server on every namespace, so that a selector can name one.
+_NAMESPACE_NAME: Final = "kubernetes.io/metadata.name"
+
+
+def make_service(route: LLMRoute) -> Json:
+    """Ready gateways behind one address."""
+    service = _service_of(route)
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": make_metadata(route.metadata, gateway_name(route.metadata.name), service.annotations),
+        "spec": {
+            "type": service.type.value,
+            "selector": make_gateway_selector(route.metadata.name),
+            "ports": [{"name": "http", "port": service.port, "targetPort": "http", "protocol": "TCP"}],
+        },
+    }
+
+
+def make_endpoint(route: LLMRoute) -> str:
+    """Base URL of the OpenAI-compatible API inside the cluster."""
+    port = _service_of(route).port
+    host = f"{gateway_name(route.metadata.name)}.{route.metadata.namespace}.svc"
+    return f"http://{host}{'' if port == 80 else f':{port}'}/v1"
+
+
+def has_disruption_budget(route: LLMRoute) -> bool:
+    """From two replicas on: with one, a budget could only forbid every drain of its node."""
+    return (route.spec.gateway or GatewaySpec()).replicas >= 2
+
+
+def make_disruption_budget(route: LLMRoute) -> Json:
+    """At most one gateway may be evicted at a time."""
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": make_metadata(route.metadata, gateway_name(route.metadata.name)),
+        "spec": {
+            "maxUnavailable": 1,
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            "selector": {"matchLabels": make_gateway_selector(route.metadata.name)},
+        },
+    }
+
+
+def make_network_policy(route: LLMRoute, resolved: Iterable[Resolved], operator: OperatorFacts) -> Json:
+    """In: requests from anywhere, status and metrics for the operator and monitoring. Out: names, the engines of this route's
+    deployments, and the ports of its providers if it has any."""
+    namespaces = dict.fromkeys([operator.namespace, *operator.monitoring_namespaces])
+    watchers = [{"namespaceSelector": {"matchLabels": {_NAMESPACE_NAME: namespace}}} for namespace in namespaces]
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": make_metadata(route.metadata, gateway_name(route.metadata.name)),
+        "spec": {
+            "podSelector": {"matchLabels": make_gateway_selector(route.metadata.name)},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [
+                {"ports": [{"protocol": "TCP", "port": "http"}]},
+                {"from": watchers, "ports": [{"protocol": "TCP", "port": "status"}]},
+            ],
+            "egress": [
+                {"ports": [{"protocol": protocol, "port": port} for port in _DNS_PORTS for protocol in ("UDP", "TCP")]},
+                *_make_egress(route, tuple(resolved)),
+            ],
+        },
+    }
+
+
+def _make_egress(route: LLMRoute, resolved: tuple[Resolved, ...]) -> list[Json]:
+    deployments = {backend.name: backend.deployment.name for backend in route.spec.backends if backend.deployment}
+    local = [
+        {
+            "to": [{"podSelector": {"matchLabels": make_engine_selector(deployments[backend.name])}}],
+            "ports": [{"protocol": "TCP", "port": backend.upstream.port}],
+        }
+        for backend in resolved
+        if backend.upstream is not None and backend.upstream.access is LLMAccess.LOCAL
+    ]
+    ports = sorted(
+        {
+            backend.upstream.port
+            for backend in resolved
+            if backend.upstream is not None and backend.upstream.access is LLMAccess.CLOUD
+        }
+    )
+    outside = [{"ports": [{"protocol": "TCP", "port": port} for port in ports]}] if ports else []
+    return [*local, *outside]
+
+
+def _service_of(route: LLMRoute) -> GatewayServiceSpec:
+    gateway = route.spec.gateway or GatewaySpec()
+    return gateway.service or GatewayServiceSpec()

@@ -1,0 +1,300 @@
+"""plan_route: spec, what was observed, facts and the time -> children, nudges, status, events. Pure (law 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any, Final
+
+from fairlead.api.conditions import ROUTE_CONDITIONS, Reason
+from fairlead.api.names import gateway_name
+from fairlead.api.resource import Finding, LLMRoute, Metadata
+from fairlead.api.route import GatewaySpec
+from fairlead.facts.observed import ObjectKey, Observed, OperatorFacts
+from fairlead.facts.route import RouteFacts
+from fairlead.gateway.envoy import GatewaySettings, render_files
+from fairlead.gateway.envoy.clients import render_authentication
+from fairlead.gateway.envoy.files import PUBLIC_FILE
+from fairlead.gateway.envoy.withdrawal import withdraw
+from fairlead.gateway.table import RouteTable, find_gaps, make_table
+from fairlead.planning.conditions import make_conditions, make_transition_events
+from fairlead.planning.ownership import find_deletes, keep_ours
+from fairlead.planning.plan import Child, Plan
+from fairlead.planning.route.backends import Resolved, reachable, resolve_backends, see_through
+from fairlead.planning.route.clients import Clients, read_clients
+from fairlead.planning.route.files import (
+    find_too_large,
+    make_bootstrap_map,
+    make_clients_secret,
+    make_routing_maps,
+    read_routing,
+    routing_digest,
+)
+from fairlead.planning.route.gateways import Gateways, read_gateways
+from fairlead.planning.route.metadata import describe_taken
+from fairlead.planning.route.network import (
+    has_disruption_budget,
+    make_disruption_budget,
+    make_endpoint,
+    make_network_policy,
+    make_service,
+)
+from fairlead.planning.route.pod import make_deployment
+from fairlead.planning.route.publishing import Files, Step, choose_step
+from fairlead.planning.route.status import (
+    Fault,
+    Situation,
+    decide_conditions,
+    describe_failure,
+    find_orphans,
+    find_problems,
+    make_backend_rows,
+    make_model_rows,
+)
+from fairlead.providers.loader import ProviderCatalog
+
+__all__ = ["plan_invalid_route", "plan_route"]
+
+Json = dict[str, Any]
+SETTINGS = GatewaySettings()
+#: When a gateway is asked again whether it knows hosts of a backend by now, seconds.
+UNSEEN_S: Final = 1.0
+
+
+def plan_route(
+    route: LLMRoute,
+    observed: Observed,
+    facts: RouteFacts,
+    operator: OperatorFacts,
+    providers: ProviderCatalog,
+    now: datetime,
+) -> Plan:
+    """The whole decision for one valid LLMRoute. One that may not be carried out leaves what runs alone and says why; one that is
+    being deleted plans nothing: the garbage collector has its children."""
+    metadata = route.metadata
+    if metadata.deletion_timestamp:
+        return Plan(children=(), deletes=(), status=route.status)
+    resolved = resolve_backends(route, facts, operator, providers)
+    table = _make_table(route, resolved)
+    files = render_files(table, SETTINGS)
+    refusal = _find_refusal(route, resolved, files.routing)
+    live = read_routing(observed.children, metadata)
+    clients = read_clients(route, facts)
+    gateways = _read_gateways(facts, live, clients.version, now)
+    authentication = render_authentication(clients.keys, clients.version, anonymous=table.anonymous is not None)
+    if refusal is not None:
+        refused = [backend.name for backend in resolved if backend.refusal]
+        narrowed = _narrow(metadata, partial(withdraw, table=table, refused=refused), live, authentication, observed)
+        return _plan_standstill(
+            metadata,
+            route.status,
+            refusal,
+            observed,
+            facts,
+            now,
+            resolved=resolved,
+            children=narrowed,
+            gateways=gateways,
+        )
+    step = choose_step(files.routing, live, gateways.loaded, partial(withdraw, table=table))
+    wanted = _make_children(route, operator, files.bootstrap, step, authentication, resolved)
+    children, taken = keep_ours(wanted, observed, metadata)
+    seen = see_through(resolved, _find_unseen(table, gateways))
+    faults = [Fault(Reason.NAME_CONFLICT, describe_taken(key, found), terminal=True) for key, found in taken]
+    faults += [describe_failure(failure) for failure in observed.failures]
+    situation = _make_situation(route, table, seen, clients, gateways, step, live, faults)
+    conditions = decide_conditions(situation)
+    status = _make_status(route, table, seen, situation, step, clients) | {
+        "conditions": make_conditions(conditions, metadata.generation, route.status, now, ROUTE_CONDITIONS)
+    }
+    return Plan(
+        children=children,
+        deletes=find_deletes(observed, {child.key for child in wanted}, metadata),
+        status=status,
+        events=make_transition_events(conditions, route.status),
+        nudges=gateways.nudges if live == step.files else (),
+        requeue_after_s=gateways.next_s if seen == resolved else min(gateways.next_s or UNSEEN_S, UNSEEN_S),
+    )
+
+
+def plan_invalid_route(
+    raw: Mapping[str, Any], findings: Sequence[Finding], observed: Observed, facts: RouteFacts, now: datetime
+) -> Plan:
+    """A route that does not pass validation: what runs goes on running as it is, and status says what is wrong with the spec."""
+    metadata = Metadata.of(raw)
+    status = raw.get("status") or {}
+    if metadata.deletion_timestamp:
+        return Plan(children=(), deletes=(), status=status)
+    message = "; ".join(str(finding) for finding in findings) + "."
+    fault = Fault(Reason.INVALID_SPEC, message, terminal=True, refuses=True)
+    return _plan_standstill(metadata, status, fault, observed, facts, now)
+
+
+def _make_table(route: LLMRoute, resolved: Sequence[Resolved]) -> RouteTable:
+    return make_table(
+        route.metadata.name,
+        route.metadata.namespace,
+        route.spec,
+        [backend.law for backend in resolved],
+        reachable(resolved),
+        {backend.name: backend.served_model for backend in resolved if backend.served_model is not None},
+    )
+
+
+def _find_refusal(route: LLMRoute, resolved: Sequence[Resolved], files: Files) -> Fault | None:
+    """Why the route is not accepted: a provider that cannot be, a class without a target, a routing that fits nowhere."""
+    refused = [backend.refusal for backend in resolved if backend.refusal]
+    if refused:
+        return Fault(Reason.PROVIDER_REFUSED, "; ".join(refused) + ".", terminal=True, refuses=True)
+    gaps = find_gaps(route.spec, [backend.law for backend in resolved])
+    if gaps:
+        gap = gaps[0]
+        who = f"role {gap.role}" if gap.role else "the role that a route without roles acts as"
+        more = f" (and {len(gaps) - 1} more such)" if len(gaps) > 1 else ""
+        model = next(model for model in route.spec.models if model.name == gap.model)
+        tried = {target.backend for target in model.targets}
+        why = "".join(f" {b.not_confidential}." for b in resolved if b.not_confidential and b.name in tried)
+        message = (
+            f"spec.models: {gap.model} has no target that may take {gap.data_class} requests, which {who} may send{more}.{why}"
+            f" Next: add such a target, take the class from the role, or list {gap.data_class} in spec.dataPolicy.denyClasses."
+        )
+        return Fault(Reason.NO_PERMITTED_TARGET, message, terminal=True, refuses=True)
+    too_large = find_too_large(files)
+    if too_large:
+        return Fault(Reason.TOO_LARGE, too_large, terminal=True, refuses=True)
+    return None
+
+
+def _find_unseen(table: RouteTable, gateways: Gateways) -> frozenset[str]:
+    """Backends of which some gateway knows no healthy host, though its routes try them."""
+    tried = {(one.backend, one.place) for chain in table.chains.values() for one in chain.attempts}
+    return frozenset(
+        name for name, place in tried for healthy in gateways.healthy if not healthy.get(f"{name}~{place}")
+    )
+
+
+def _narrow(
+    metadata: Metadata, narrow: Callable[[str], str], live: Files | None, authentication: str, observed: Observed
+) -> tuple[Child, ...]:
+    """The routing that runs, less what the new spec no longer permits, and the clients as they are: a key that was taken back must not
+    wait for somebody to mend the rest."""
+    if live is None:
+        return ()
+    files = {**live, PUBLIC_FILE: narrow(live[PUBLIC_FILE])}
+    bodies = [make_clients_secret(metadata, authentication), *make_routing_maps(metadata, files)]
+    wanted = [_make_child(metadata, body) for body in bodies]
+    return keep_ours(wanted, observed, metadata)[0]
+
+
+def _read_gateways(facts: RouteFacts, live: Files | None, authentication: str, now: datetime) -> Gateways:
+    digest = routing_digest(live or {}, authentication)
+    return read_gateways(facts.gateways, live, authentication, digest, now)
+
+
+def _make_children(
+    route: LLMRoute,
+    operator: OperatorFacts,
+    bootstrap: Files,
+    step: Step,
+    authentication: str,
+    resolved: Sequence[Resolved],
+) -> tuple[Child, ...]:
+    """In the order in which they are applied: what pods mount comes before the pods."""
+    owner = route.metadata
+    bodies = [
+        make_bootstrap_map(owner, bootstrap),
+        make_clients_secret(owner, authentication),
+        *make_routing_maps(owner, step.files),
+        make_service(route),
+        make_network_policy(route, resolved, operator),
+        make_deployment(route, operator, SETTINGS, bootstrap),
+        *([make_disruption_budget(route)] if has_disruption_budget(route) else []),
+    ]
+    return tuple(_make_child(owner, body) for body in bodies)
+
+
+def _make_child(owner: Metadata, body: Json) -> Child:
+    return Child.of(ObjectKey(str(body["kind"]), owner.namespace, str(body["metadata"]["name"])), body)
+
+
+def _make_situation(
+    route: LLMRoute,
+    table: RouteTable,
+    resolved: Sequence[Resolved],
+    clients: Clients,
+    gateways: Gateways,
+    step: Step,
+    live: Files | None,
+    faults: Sequence[Fault],
+) -> Situation:
+    is_published = step.is_last and live == step.files
+    problems = (*find_problems(resolved), *([clients.problem] if clients.problem else []))
+    return Situation(
+        wanted=_replicas_of(route),
+        ready=gateways.ready,
+        programmed=gateways.current if is_published else 0,
+        is_published=is_published,
+        fault=min(faults, key=lambda fault: not fault.terminal, default=None),
+        problems=problems,
+        orphans=find_orphans(table, resolved),
+        rejected=gateways.rejected,
+    )
+
+
+def _make_status(
+    route: LLMRoute,
+    table: RouteTable,
+    resolved: Sequence[Resolved],
+    situation: Situation,
+    step: Step,
+    clients: Clients,
+) -> Json:
+    return {
+        "observedGeneration": route.metadata.generation,
+        "endpoint": make_endpoint(route),
+        "gateways": f"{situation.programmed}/{situation.wanted}",
+        "routing": routing_digest(step.files, clients.version),
+        "modelCount": len(table.models),
+        "backends": make_backend_rows(resolved),
+        "models": make_model_rows(table),
+    }
+
+
+def _replicas_of(route: LLMRoute) -> int:
+    return (route.spec.gateway or GatewaySpec()).replicas
+
+
+def _plan_standstill(
+    metadata: Metadata,
+    previous: Mapping[str, Any],
+    fault: Fault,
+    observed: Observed,
+    facts: RouteFacts,
+    now: datetime,
+    *,
+    resolved: Sequence[Resolved] = (),
+    children: tuple[Child, ...] = (),
+    gateways: Gateways | None = None,
+) -> Plan:
+    """Nothing but `children` is applied, and nothing is deleted. What is known from the last good generation stays in status."""
+    live = observed.children.get(ObjectKey("Deployment", metadata.namespace, gateway_name(metadata.name))) or {}
+    wanted = (live.get("spec") or {}).get("replicas", 0)
+    ready = sum(1 for pod in facts.gateways if pod.is_ready)
+    situation = Situation(wanted=wanted, ready=ready, programmed=0, is_published=False, fault=fault)
+    conditions = decide_conditions(situation)
+    kept = {key: previous[key] for key in ("endpoint", "routing", "modelCount", "models") if key in previous}
+    status = kept | {
+        "observedGeneration": metadata.generation,
+        "gateways": f"0/{wanted}",
+        "backends": make_backend_rows(resolved) or list(previous.get("backends") or ()),
+        "conditions": make_conditions(conditions, metadata.generation, previous, now, ROUTE_CONDITIONS),
+    }
+    return Plan(
+        children=children,
+        deletes=(),
+        status=status,
+        events=make_transition_events(conditions, previous),
+        nudges=gateways.nudges if gateways is not None else (),
+        requeue_after_s=gateways.next_s if gateways is not None else None,
+    )

@@ -1,0 +1,186 @@
+"""The gateway's Deployment: Envoy, its files, and the Secrets that it reads by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Any, Final
+
+from fairlead.api.names import (
+    GROUP,
+    gateway_name,
+    gateway_part_name,
+    make_gateway_labels,
+    make_gateway_selector,
+)
+from fairlead.api.quantity import parse_duration_s
+from fairlead.api.resource import LLMRoute
+from fairlead.api.route import GatewaySpec
+from fairlead.facts.observed import OperatorFacts
+from fairlead.gateway.envoy import GatewaySettings
+from fairlead.planning.route.files import BOOTSTRAP, CLIENTS, ROUTING_PARTS
+from fairlead.planning.route.metadata import make_metadata
+from fairlead.providers.loader import ProviderCatalog
+
+__all__ = ["ANNOTATION_BOOTSTRAP", "GATEWAY_CONTAINER", "make_deployment"]
+
+Json = dict[str, Any]
+GATEWAY_CONTAINER: Final = "gateway"
+#: On the pod template: digest of what a gateway starts with, so that pods are replaced when it changes.
+ANNOTATION_BOOTSTRAP: Final = f"{GROUP}/bootstrap"
+#: Of Envoy's image.
+_USER: Final = 65532
+_WORKERS: Final = 2
+#: For Envoy's own end after the drain, seconds.
+_EXIT_S: Final = 10
+
+
+def make_deployment(
+    route: LLMRoute, operator: OperatorFacts, settings: GatewaySettings, bootstrap: Mapping[str, str]
+) -> Json:
+    """A new pod is ready before an old one ends, and an old one goes on with its streams for the drain timeout."""
+    name, gateway = route.metadata.name, route.spec.gateway or GatewaySpec()
+    digest = blake2b("\0".join(bootstrap[file] for file in sorted(bootstrap)).encode(), digest_size=8).hexdigest()
+    drain_s = round(parse_duration_s(gateway.drain_timeout))
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": make_metadata(route.metadata, gateway_name(name)),
+        "spec": {
+            "replicas": gateway.replicas,
+            "selector": {"matchLabels": make_gateway_selector(name)},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "progressDeadlineSeconds": 600,
+            "revisionHistoryLimit": 3,
+            "template": {
+                "metadata": {"labels": make_gateway_labels(name), "annotations": {ANNOTATION_BOOTSTRAP: digest}},
+                "spec": {
+                    "automountServiceAccountToken": False,
+                    "enableServiceLinks": False,
+                    "securityContext": {
+                        "runAsNonRoot": True,
+                        "runAsUser": _USER,
+                        "runAsGroup": _USER,
+                        "fsGroup": _USER,
+                        "seccompProfile": {"type": "RuntimeDefault"},
+                    },
+                    "terminationGracePeriodSeconds": drain_s + _EXIT_S,
+                    "containers": [_make_container(route, operator, settings, drain_s)],
+                    "volumes": _make_volumes(route),
+                    "topologySpreadConstraints": [
+                        {
+                            "maxSkew": 1,
+                            "topologyKey": "kubernetes.io/hostname",
+                            "whenUnsatisfiable": "ScheduleAnyway",
+                            "labelSelector": {"matchLabels": make_gateway_selector(name)},
+                        }
+                    ],
+                },
+            },
+        },
+    }
+
+
+def _make_container(route: LLMRoute, operator: OperatorFacts, settings: GatewaySettings, drain_s: int) -> Json:
+    container: Json = {
+        "name": GATEWAY_CONTAINER,
+        "image": operator.gateway_image,
+        "args": [
+            "--config-path",
+            f"{settings.bootstrap_directory}/bootstrap.json",
+            "--concurrency",
+            str(_WORKERS),
+            "--disable-hot-restart",
+            "--reject-unknown-dynamic-fields",
+            "--log-level",
+            "warning",
+        ],
+        "ports": [
+            {"name": "http", "containerPort": settings.port, "protocol": "TCP"},
+            {"name": "status", "containerPort": settings.status_port, "protocol": "TCP"},
+        ],
+        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
+        # The public port, not Envoy's own idea of being ready: it calls itself live without a listener.
+        "readinessProbe": {
+            "httpGet": {"path": "/healthz", "port": "http"},
+            "periodSeconds": 2,
+            "timeoutSeconds": 2,
+            "failureThreshold": 3,
+        },
+        "livenessProbe": {
+            "httpGet": {"path": "/generation", "port": "status"},
+            "initialDelaySeconds": 10,
+            "periodSeconds": 10,
+            "timeoutSeconds": 5,
+            "failureThreshold": 6,
+        },
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": _make_mounts(route, settings),
+    }
+    if drain_s:
+        container["lifecycle"] = {"preStop": {"sleep": {"seconds": drain_s}}}
+    return container
+
+
+def _make_mounts(route: LLMRoute, settings: GatewaySettings) -> list[Json]:
+    def mount(name: str, path: str, *, writable: bool = False) -> Json:
+        return {"name": name, "mountPath": path, **({} if writable else {"readOnly": True})}
+
+    mounts = [
+        mount("bootstrap", settings.bootstrap_directory),
+        mount("routing", settings.routing_directory),
+        mount("clients", settings.clients_directory),
+        mount("run", settings.admin_socket.rpartition("/")[0], writable=True),
+    ]
+    mounts += [mount(_volume_name("key", name), settings.key_directory(name)) for name in _provider_keys(route)]
+    mounts += [mount(_volume_name("ca", name), settings.authorities_directory_of(name)) for name in _authorities(route)]
+    return mounts
+
+
+def _make_volumes(route: LLMRoute) -> list[Json]:
+    """Secrets of providers are optional: a route whose Secret is missing serves what it can."""
+    name = route.metadata.name
+    sources = [{"configMap": {"name": gateway_part_name(name, part)}} for part in ROUTING_PARTS]
+    volumes: list[Json] = [
+        {"name": "bootstrap", "configMap": {"name": gateway_part_name(name, BOOTSTRAP)}},
+        {"name": "routing", "projected": {"sources": sources}},
+        {"name": "clients", "secret": {"secretName": gateway_part_name(name, CLIENTS), "defaultMode": 0o440}},
+        {"name": "run", "emptyDir": {"sizeLimit": "16Mi"}},
+    ]
+    for what, secrets in (("key", _provider_keys(route)), ("ca", _authorities(route))):
+        for secret, keys in secrets.items():
+            items = [{"key": key, "path": key} for key in keys]
+            source = {"secretName": secret, "optional": True, "defaultMode": 0o440, "items": items}
+            volumes.append({"name": _volume_name(what, secret), "secret": source})
+    return volumes
+
+
+def _provider_keys(route: LLMRoute) -> dict[str, list[str]]:
+    """Secret -> the keys of it that some backend may be opened with."""
+    found: dict[str, set[str]] = {}
+    for backend in route.spec.backends:
+        if backend.provider is not None:
+            reference = backend.provider.secret_ref
+            more = ProviderCatalog.builtin().get(backend.provider.type.value).authentication.additional
+            found.setdefault(reference.name, set()).update({reference.key, *(item.secret_key for item in more)})
+    return {name: sorted(keys) for name, keys in sorted(found.items())}
+
+
+def _authorities(route: LLMRoute) -> dict[str, list[str]]:
+    """Secret -> the keys of it that hold certificates."""
+    found: dict[str, set[str]] = {}
+    for backend in route.spec.backends:
+        tls = backend.provider.tls if backend.provider is not None else None
+        if tls is not None and tls.ca_secret_ref is not None:
+            found.setdefault(tls.ca_secret_ref.name, set()).add(tls.ca_secret_ref.key)
+    return {name: sorted(keys) for name, keys in sorted(found.items())}
+
+
+def _volume_name(what: str, secret: str) -> str:
+    """Stable under reordering, and within the 63 characters that a volume's name may have."""
+    return f"{what}-{blake2b(secret.encode(), digest_size=6).hexdigest()}"

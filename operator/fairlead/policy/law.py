@@ -1,0 +1,146 @@
+"""Which backends a request may reach: a function of its caller's roles, of what it declares and of what was found in it.
+
+The class rule is monotone on purpose: what may take a class may take every lower one, so that every doubt can be settled by taking
+the higher class (law 5). Roles need not be: one may have Confidential and not Public.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from fairlead.api.route import DataClass, LLMAccess
+
+__all__ = [
+    "CLASSES",
+    "IMPLIED_ROLE",
+    "Backend",
+    "Caller",
+    "Role",
+    "Verdict",
+    "classify",
+    "highest",
+    "judge",
+    "permits_class",
+]
+
+#: From the widest to the narrowest.
+CLASSES: Final = tuple(DataClass)
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """What the law asks about a backend.
+
+    `is_trusted`: the route says so and the operator's trustedHosts has the host. `is_confidential`: a local deployment that keeps
+    what it is sent (its image, its environment, its egress). `is_encrypted`: on the way to it and at rest.
+    """
+
+    name: str
+    access: LLMAccess
+    is_trusted: bool = False
+    is_confidential: bool = False
+    is_encrypted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What those who have it may do. `floor`: the class that their requests have at least."""
+
+    name: str
+    llm_access: frozenset[LLMAccess]
+    data_access: frozenset[DataClass]
+    may_declare: frozenset[DataClass] = frozenset()
+    floor: DataClass = DataClass.PUBLIC
+
+
+#: What a route without roles acts as.
+IMPLIED_ROLE: Final = Role(
+    name="",
+    llm_access=frozenset(LLMAccess),
+    data_access=frozenset({DataClass.PUBLIC, DataClass.INTERNAL}),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The roles of a consumer, or of whoever shows no key. Without a role nothing is allowed."""
+
+    roles: tuple[Role, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer for one request. `grants`: for each role that permits something, the class that the request has under it and the names
+    of the backends; `data_class`: what the request counts as where no backend is in question."""
+
+    data_class: DataClass
+    grants: tuple[tuple[DataClass, frozenset[str]], ...]
+
+    @property
+    def permitted(self) -> frozenset[str]:
+        """Names of all backends that some role permits."""
+        return frozenset().union(*(backends for _, backends in self.grants))
+
+    def class_for(self, backends: Collection[str]) -> DataClass:
+        """What the request counts as on its way to some of these: the lowest class under which a role permits one of them. All that are
+        permitted may take it, since each role's own class is no lower."""
+        classes = [data_class for data_class, permitted in self.grants if not permitted.isdisjoint(backends)]
+        return min(classes, key=CLASSES.index, default=self.data_class)
+
+
+def highest(*classes: DataClass) -> DataClass:
+    """The narrowest of them. Raises ValueError for none."""
+    return max(classes, key=CLASSES.index)
+
+
+def classify(role: Role, default: DataClass, declared: DataClass | None, detected: DataClass) -> DataClass:
+    """The class of a request under one role: max of base, floor and what was detected.
+
+    `declared` counts when the role may declare it, or when it is higher than the default anyway; None: no header. A caller for
+    whom no detector ran passes Restricted as `detected`.
+    """
+    base = default
+    if declared is not None and (declared in role.may_declare or CLASSES.index(declared) > CLASSES.index(default)):
+        base = declared
+    return highest(base, role.floor, detected)
+
+
+def permits_class(backend: Backend, data_class: DataClass) -> bool:
+    """The class rule alone, whoever asks."""
+    is_local = backend.access is LLMAccess.LOCAL
+    if data_class is DataClass.PUBLIC:
+        return True
+    if data_class is DataClass.INTERNAL:
+        return is_local or backend.is_trusted
+    if data_class is DataClass.CONFIDENTIAL:
+        return is_local and backend.is_confidential
+    return is_local and backend.is_confidential and backend.is_encrypted
+
+
+def judge(
+    caller: Caller,
+    backends: Iterable[Backend],
+    default: DataClass,
+    declared: DataClass | None,
+    detected: DataClass,
+) -> Verdict:
+    """What one request may reach: for each backend ONE role must permit its kind and the request's class together."""
+    candidates: Sequence[Backend] = tuple(backends)
+    grants: set[tuple[DataClass, frozenset[str]]] = set()
+    seen: list[DataClass] = []
+    for role in caller.roles:
+        data_class = classify(role, default, declared, detected)
+        seen.append(data_class)
+        found = frozenset(b.name for b in candidates if _role_permits(role, b, data_class))
+        if found:
+            grants.add((data_class, found))
+    without_role = highest(default if declared is None else highest(default, declared), detected)
+    lowest = min([grant[0] for grant in grants] or seen or [without_role], key=CLASSES.index)
+    ordered = sorted(grants, key=lambda grant: (CLASSES.index(grant[0]), sorted(grant[1])))
+    return Verdict(data_class=lowest, grants=tuple(ordered))
+
+
+def _role_permits(role: Role, backend: Backend, data_class: DataClass) -> bool:
+    return backend.access in role.llm_access and data_class in role.data_access and permits_class(backend, data_class)

@@ -1,0 +1,51 @@
+"""Whether a deployment keeps what it is sent. Only such a one takes Confidential requests.
+
+A server in the cluster may still hand prompts on: an image that is a proxy, a variable that names another host, a network that is
+open. (Models that Ollama runs elsewhere are refused by the rules of the spec.) Whoever may create pods is trusted; this is for
+mistakes, and for what an operator decides for others.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from fairlead.api.llmdeployment import LLMDeploymentSpec
+from fairlead.api.serving import NetworkPolicyMode
+
+__all__ = ["find_leak"]
+
+#: Variables by which engines and their libraries are sent elsewhere.
+_POINTING: Final = re.compile(
+    r"(?i).*(_proxy|_endpoint|_base_url|_api_base|_remotes?|_webhook|_url)$|^(ollama_host|openai_.*|http_proxy|https_proxy|all_proxy)$"
+)
+_POINTING_ARGUMENT: Final = re.compile(r"(?i)^--?[a-z-]*(tool-server|endpoint|webhook|remote|proxy|otlp|callback)")
+
+
+def find_leak(spec: LLMDeploymentSpec, local_images: Iterable[str] = ()) -> str:
+    """What speaks against it, in the terms of the LLMDeployment; "" when it keeps what it is sent. `local_images`: patterns of
+    images that the operator trusts beside the engines' own."""
+    engine = spec.engine
+    if engine.image and not any(fnmatch.fnmatchcase(engine.image, pattern) for pattern in local_images):
+        return "spec.engine.image is an image of its own, and the operator's --local-images do not name it"
+    if engine.env_from:
+        return "spec.engine.envFrom may set anything"
+    pointing = _find_pointing(engine.env, engine.args)
+    if pointing:
+        return pointing
+    policy = spec.network_policy
+    if policy is not None and policy.mode is not NetworkPolicyMode.MANAGED:
+        return "spec.networkPolicy.mode is Disabled, so its egress is open"
+    return ""
+
+
+def _find_pointing(env: Sequence[dict[str, object]], arguments: Sequence[str]) -> str:
+    for entry in env:
+        if _POINTING.match(str(entry.get("name"))):
+            return f"spec.engine.env sets {entry.get('name')}, which may send requests elsewhere"
+    for argument in arguments:
+        if _POINTING_ARGUMENT.match(argument):
+            return f"spec.engine.args has {argument.partition('=')[0]}, which may send requests elsewhere"
+    return ""

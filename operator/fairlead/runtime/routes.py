@@ -1,0 +1,223 @@
+"""Plans LLMRoutes: what a route refers to is gathered here, from the cache, from its gateways, and from the clients' Secret.
+
+Of providers' Secrets only labels and annotations are ever asked for. The clients' Secret is read by name, when it is another one
+than the last time, and its values go nowhere but into the plan.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from fairlead.api.names import (
+    ANNOTATION_HOSTS,
+    ANNOTATION_ROUTING,
+    COMPONENT_GATEWAY,
+    LABEL_COMPONENT,
+    LABEL_USE,
+    headless_service_name,
+)
+from fairlead.api.resource import LLMDeployment, LLMRoute
+from fairlead.api.validation import parse_llmdeployment, parse_llmroute
+from fairlead.config import OperatorConfig
+from fairlead.facts.observed import ObjectKey, Observed
+from fairlead.facts.route import ClientsSecret, GatewayPod, LocalDeployment, RouteFacts, SecretFacts
+from fairlead.kube.cache import Cache, Change
+from fairlead.kube.client import ApiClient
+from fairlead.kube.resources import LLMDEPLOYMENT, LLMROUTE, SECRET, SERVICE
+from fairlead.planning.plan import Plan
+from fairlead.planning.route import plan_invalid_route, plan_route
+from fairlead.policy.locality import find_leak
+from fairlead.providers.loader import ProviderCatalog
+from fairlead.sources.gateway import GatewaySource
+
+__all__ = ["RoutePlanner", "find_concerned_routes"]
+
+#: Clients' Secrets whose values are remembered, so that a pass over an unchanged route reads none.
+_SECRETS_KEPT: Final = 64
+
+
+class RoutePlanner:
+    """Gathers, and then decides as `plan_route` does."""
+
+    def __init__(self, config: OperatorConfig, cache: Cache, client: ApiClient, source: GatewaySource) -> None:
+        self._facts = config.facts
+        self._cache = cache
+        self._client = client
+        self._source = source
+        self._providers = ProviderCatalog.builtin()
+        self._clients: OrderedDict[ObjectKey, ClientsSecret] = OrderedDict()
+
+    async def plan(self, raw: Mapping[str, Any], observed: Observed, now: datetime) -> Plan:
+        """The plan. Raises ApiError when the clients' Secret cannot be read: nobody is locked out for that."""
+        parsed = await asyncio.to_thread(parse_llmroute, raw) if _is_large(raw) else parse_llmroute(raw)
+        if not isinstance(parsed, LLMRoute):
+            facts = RouteFacts(gateways=await self._ask_gateways(observed.pods))
+            return plan_invalid_route(raw, parsed, observed, facts, now)
+        clients, gateways = await asyncio.gather(self._read_clients(parsed), self._ask_gateways(observed.pods))
+        facts = RouteFacts(
+            deployments=dict(self._find_deployments(parsed)),
+            secrets=dict(self._find_secrets(parsed)),
+            clients=clients,
+            gateways=gateways,
+        )
+        return (
+            await asyncio.to_thread(plan_route, parsed, observed, facts, self._facts, self._providers, now)
+            if _is_large(raw)
+            else plan_route(parsed, observed, facts, self._facts, self._providers, now)
+        )
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        await self._source.close()
+
+    async def _ask_gateways(self, pods: Iterable[Mapping[str, Any]]) -> tuple[GatewayPod, ...]:
+        found = [pod for pod in pods if _is_running_gateway(pod)]
+        answers = await self._source.ask(str(pod["status"]["podIP"]) for pod in found if _is_ready(pod))
+        return tuple(
+            GatewayPod(
+                name=str(pod["metadata"]["name"]),
+                uid=str(pod["metadata"]["uid"]),
+                is_ready=_is_ready(pod),
+                nudge=str((pod["metadata"].get("annotations") or {}).get(ANNOTATION_ROUTING, "")),
+                loaded=answers.get(str(pod["status"]["podIP"])),
+            )
+            for pod in found
+        )
+
+    async def _read_clients(self, route: LLMRoute) -> ClientsSecret | None:
+        spec = route.spec.authentication.api_keys
+        if spec is None:
+            return None
+        key = ObjectKey(SECRET.kind, route.metadata.namespace, spec.secret_ref.name)
+        entry = self._cache.get(key)
+        if entry is None:
+            self._clients.pop(key, None)
+            return None
+        version = f"{entry.uid}/{entry.resource_version}"
+        known = self._clients.get(key)
+        if known is None or known.version != version:
+            live = await self._client.find(SECRET, key.namespace, key.name)
+            if live is None:
+                return None
+            known = _read_secret(live)
+            self._clients[key] = known
+        self._clients.move_to_end(key)
+        if len(self._clients) > _SECRETS_KEPT:
+            self._clients.popitem(last=False)
+        return known
+
+    def _find_deployments(self, route: LLMRoute) -> Iterator[tuple[str, LocalDeployment]]:
+        namespace = route.metadata.namespace
+        for backend in route.spec.backends:
+            if backend.deployment is None:
+                continue
+            name = backend.deployment.name
+            entry = self._cache.get(ObjectKey(LLMDEPLOYMENT.kind, namespace, name))
+            if entry is not None:
+                service = self._cache.get(ObjectKey(SERVICE.kind, namespace, headless_service_name(name)))
+                is_ours = service is not None and service.controller_uid == entry.uid
+                yield name, self._describe(entry.load(), service.load() if is_ours and service is not None else None)
+
+    def _describe(self, raw: Mapping[str, Any], service: Mapping[str, Any] | None) -> LocalDeployment:
+        metadata, status = raw["metadata"], raw.get("status") or {}
+        name = str(metadata["name"])
+        spec = raw.get("spec") or {}
+        parsed = parse_llmdeployment({**raw, "status": {}})
+        leak = (
+            find_leak(parsed.spec, self._facts.local_images)
+            if isinstance(parsed, LLMDeployment)
+            else "its spec is invalid"
+        )
+        return LocalDeployment(
+            name=name,
+            served_model=str((spec.get("model") or {}).get("name") or name),
+            port=int(service["spec"]["ports"][0]["port"]) if service is not None else None,
+            ready=int(status.get("readyReplicas") or 0),
+            desired=0 if spec.get("suspend") else int(spec.get("replicas", 1)),
+            is_confidential=not leak,
+            why_not=leak,
+        )
+
+    def _find_secrets(self, route: LLMRoute) -> Iterator[tuple[str, SecretFacts]]:
+        for backend in route.spec.backends:
+            if backend.provider is None:
+                continue
+            name = backend.provider.secret_ref.name
+            entry = self._cache.get(ObjectKey(SECRET.kind, route.metadata.namespace, name))
+            if entry is not None:
+                metadata = entry.load()["metadata"]
+                hosts = str((metadata.get("annotations") or {}).get(ANNOTATION_HOSTS, ""))
+                use = str((metadata.get("labels") or {}).get(LABEL_USE, ""))
+                yield name, SecretFacts(name, use, frozenset(part.strip().lower() for part in hosts.split(",")) - {""})
+
+
+def find_concerned_routes(change: Change, cache: Cache) -> Iterator[ObjectKey]:
+    """Routes that name an LLMDeployment, one of its Services or a Secret that changed."""
+    entry = change.after or change.before
+    if entry is None or entry.key.kind not in (LLMDEPLOYMENT.kind, SERVICE.kind, SECRET.kind):
+        return
+    named = entry.key.name
+    if entry.key.kind == SERVICE.kind:
+        if entry.owner is None or entry.owner.kind != LLMDEPLOYMENT.kind:
+            return
+        named = entry.owner.name
+    for key in cache.keys(LLMROUTE.kind, entry.key.namespace):
+        route = cache.get(key)
+        if route is not None and named in set(_names_in(route.load().get("spec"), entry.key.kind == SECRET.kind)):
+            yield key
+
+
+def _names_in(spec: Any, of_secrets: bool) -> Iterator[str]:
+    """Names of Secrets or of deployments that a raw spec refers to. It need not be valid."""
+    if not isinstance(spec, Mapping):
+        return
+    for backend in spec.get("backends") or ():
+        if not of_secrets:
+            yield str((backend.get("deployment") or {}).get("name"))
+            continue
+        provider = backend.get("provider") or {}
+        yield str((provider.get("secretRef") or {}).get("name"))
+    if of_secrets:
+        keys = (spec.get("authentication") or {}).get("apiKeys") or {}
+        yield str((keys.get("secretRef") or {}).get("name"))
+
+
+def _read_secret(live: Mapping[str, Any]) -> ClientsSecret:
+    metadata = live["metadata"]
+    data: dict[str, bytes] = {}
+    for name, value in (live.get("data") or {}).items():
+        try:
+            data[str(name)] = base64.b64decode(str(value), validate=True)
+        except binascii.Error:
+            continue  # the API server lets none pass
+    return ClientsSecret(
+        name=str(metadata["name"]),
+        use=str((metadata.get("labels") or {}).get(LABEL_USE, "")),
+        version=f"{metadata['uid']}/{metadata['resourceVersion']}",
+        data=data,
+    )
+
+
+def _is_running_gateway(pod: Mapping[str, Any]) -> bool:
+    labels = pod["metadata"].get("labels") or {}
+    return (
+        labels.get(LABEL_COMPONENT) == COMPONENT_GATEWAY
+        and "deletionTimestamp" not in pod["metadata"]
+        and bool((pod.get("status") or {}).get("podIP"))
+    )
+
+
+def _is_ready(pod: Mapping[str, Any]) -> bool:
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+
+
+def _is_large(raw: Mapping[str, Any]) -> bool:
+    """Rendering hundreds of models takes long enough that other work should not wait for it."""
+    return len((raw.get("spec") or {}).get("models") or ()) > 32

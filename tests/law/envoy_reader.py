@@ -1,0 +1,418 @@
+"""Reads a gateway's rendered files as Envoy and the classifier would, and says what a request reaches. Imports nothing of fairlead.
+
+It knows exactly the fields that it understands and refuses every other (`Unreadable`): a mirror, a hedge or a default route that
+somebody adds one day is a finding, not something that is overlooked. Semantics are those of Envoy 1.40 (research/envoy.md):
+the route is found by the exact key `<chain>|<stream>`; priority group i serves attempt i + 1, and the last one repeats; with
+auto_host_rewrite the hostname of the internal endpoint selects the virtual host of the egress listener; there the first route whose
+exact path and headers match is taken.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tests.law.addresses import Facts
+
+__all__ = ["CLASS_HEADER", "Gateway", "Reached", "Refused", "Unreadable"]
+
+Json = Mapping[str, Any]
+CLASS_HEADER: Final = "x-fairlead-class"
+SKIP_HEADER: Final = "x-fairlead-skip"
+_PROTOCOL: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+
+class Unreadable(AssertionError):
+    """The files say something that this reader does not know the meaning of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The egress listener answers by itself. `skips`: with the header for which the next attempt is made."""
+
+    status: int
+    skips: bool = False
+
+
+#: What one member of a group comes to, and its weight.
+Member = tuple[Facts | Refused, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """What a request may come to, over all attempts. `status` None: attempts are made; `body`: of a direct response; `retried`: statuses
+    after which the next attempt is made; `skips`: it is made after an answer with SKIP_HEADER, too."""
+
+    status: int | None
+    attempts: tuple[tuple[Member, ...], ...] = ()
+    mark: str | None = None
+    body: str = ""
+    retried: tuple[int, ...] = ()
+    skips: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Action:
+    """A public route, read."""
+
+    status: int | None
+    body: str
+    mark: str | None
+    attempts: tuple[tuple[tuple[str, int], ...], ...]
+    retried: tuple[int, ...] = ()
+    skips: bool = False
+
+
+def _only(message: Json, where: str, *known: str) -> Json:
+    unknown = sorted(message.keys() - set(known))
+    if unknown:
+        raise Unreadable(f"{where} says {', '.join(unknown)}")
+    return message
+
+
+def _typed(message: Json, where: str, type_name: str, *known: str) -> Json:
+    if message.get("@type") != f"type.googleapis.com/{type_name}":
+        raise Unreadable(f"{where} is a {message.get('@type')}")
+    return _only(message, where, "@type", *known)
+
+
+class Gateway:
+    """A gateway that has loaded these files: name -> text."""
+
+    def __init__(self, files: Mapping[str, str]) -> None:
+        self.files = files
+        self._reached: dict[tuple[str, str], Reached] = {}
+        (public,) = _resources(files["rds-public.json"], "envoy.config.route.v3.RouteConfiguration")
+        (egress,) = _resources(files["rds-egress.json"], "envoy.config.route.v3.RouteConfiguration")
+        self._read_public(public)
+        _only(egress, "egress", "@type", "name", "virtual_hosts")
+        self.egress_hosts: dict[str, Json] = {}
+        for host in egress["virtual_hosts"]:
+            for domain in host["domains"]:
+                if domain != "*" and "*" in domain:
+                    raise Unreadable(f"the domain {domain}")
+                self.egress_hosts[domain.lower()] = host
+        clusters = _resources(files["cds.json"], "envoy.config.cluster.v3.Cluster")
+        self.clusters = {cluster["name"]: cluster for cluster in clusters}
+
+    # The public side --------------------------------------------------------------------------------------------------------
+
+    def _read_public(self, routes: Json) -> None:
+        _only(routes, "public", "@type", "name", "max_direct_response_body_size_bytes", "virtual_hosts")
+        (host,) = routes["virtual_hosts"]
+        _only(
+            host, "public host", "name", "domains", "request_body_buffer_limit", "response_headers_to_remove",
+            "typed_per_filter_config", "matcher",
+        )  # fmt: skip
+        if host["domains"] != ["*"]:
+            raise Unreadable("the public virtual host is not for all domains")
+        filters = _only(host["typed_per_filter_config"], "public filters", "classify")
+        classify = _typed(
+            filters["classify"], "classify", "envoy.extensions.filters.http.lua.v3.LuaPerRoute", "filter_context"
+        )
+        context = _only(classify["filter_context"], "filter context", "policy")
+        self.lookup: Json = json.loads(context["policy"])
+        matcher = _only(host["matcher"], "matcher", "matcher_tree", "on_no_match")
+        tree = _only(matcher["matcher_tree"], "matcher tree", "input", "exact_match_map")
+        said = _typed(
+            tree["input"]["typed_config"],
+            "matcher input",
+            "envoy.extensions.matching.common_inputs.network.v3.FilterStateInput",
+            "key",
+        )
+        if said["key"] != "fairlead.key":
+            raise Unreadable(f"the routes are found by {said['key']}")
+        self._actions = {key: _read_action(act, key) for key, act in tree["exact_match_map"]["map"].items()}
+        self._no_match = _read_action(matcher["on_no_match"], "on_no_match")
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """All keys under which a route is found."""
+        return tuple(self._actions)
+
+    def ask(
+        self,
+        consumer: str | None,
+        model: str,
+        declared: str | None,
+        found: Sequence[str],
+        opaque: bool,
+        method: str,
+        path: str,
+        stream: bool,
+    ) -> Reached:
+        """A request, from the front door on."""
+        key = self.classify(consumer, model, declared, found, opaque, method, path, stream)
+        return Reached(key) if isinstance(key, int) else self.reach(key, path)
+
+    def classify(
+        self,
+        consumer: str | None,
+        model: str,
+        declared: str | None,
+        found: Sequence[str],
+        opaque: bool,
+        method: str,
+        path: str,
+        stream: bool,
+    ) -> str | int:
+        """What classify.lua makes of it, by the contract of its look-up tables: the key of the route, or the status of its answer."""
+        lookup = self.lookup
+        profile = (
+            lookup.get("anonymous") if consumer is None else lookup["consumers"].get(consumer, lookup.get("known"))
+        )
+        missing = 401 if consumer is None else 403
+        if method == "GET" and path == "/v1/models":
+            return missing if profile is None else f"models|{profile}"
+        if method != "POST":
+            return "-|-"  # passes without a mark; an absent value is formatted as "-"
+        if path not in lookup["endpoints"]:
+            return 404
+        if profile is None:
+            return missing
+        chains = lookup["models"].get(model)
+        if chains is None:
+            return 404
+        verdict = lookup["verdicts"].get(profile, {}).get(f"{declared or '-'}|{self._detected(found, opaque)}")
+        chain = chains.get(verdict)
+        return 403 if chain is None else f"{chain}|{'true' if stream else 'false'}"
+
+    def _detected(self, found: Sequence[str], opaque: bool) -> str:
+        ranks = {data_class: rank for rank, data_class in enumerate(self.lookup["classes"])}
+        classes: list[str] = [self.lookup["classes"][0]]
+        classes += [detector["class"] for detector in self.lookup["detectors"] if detector["name"] in found]
+        if opaque and "opaque" in self.lookup:
+            classes.append(self.lookup["opaque"])
+        return max(classes, key=ranks.__getitem__)
+
+    def reach(self, key: str, path: str) -> Reached:
+        """What the route of a key comes to."""
+        known = self._reached.get((key, path))
+        if known is None:
+            known = self._reached[key, path] = self._follow(self._actions.get(key, self._no_match), path)
+        return known
+
+    def _follow(self, action: _Action, path: str) -> Reached:
+        if action.status is not None:
+            return Reached(action.status, (), None, action.body)
+        attempts = tuple(
+            tuple((self._hop(cluster, path, action.mark), weight) for cluster, weight in group)
+            for group in action.attempts
+        )
+        return Reached(None, attempts, action.mark, retried=action.retried, skips=action.skips)
+
+    def _hop(self, name: str, path: str, mark: str | None) -> Facts | Refused:
+        """Through the internal endpoint of an attempt to the egress listener, where the hostname is the domain."""
+        cluster = self.clusters.get(name)
+        if cluster is None:
+            return Refused(503)
+        known = ("@type", "name", "type", "connect_timeout", "circuit_breakers", "load_assignment")
+        _only(cluster, f"attempt cluster {name}", *known)
+        (endpoint,) = _endpoints(cluster)
+        _only(endpoint, f"endpoint of {name}", "hostname", "address")
+        internal = _only(endpoint["address"], f"address of {name}", "envoy_internal_address")["envoy_internal_address"]
+        if internal["server_listener_name"] != "egress":
+            raise Unreadable(f"{name} leads to the listener {internal['server_listener_name']}")
+        return self.ask_egress(endpoint["hostname"], "POST", path, mark)
+
+    # The egress side --------------------------------------------------------------------------------------------------------
+
+    def ask_egress(self, domain: str, method: str, path: str, mark: str | None) -> Facts | Refused:
+        """What the egress listener does with a request that carries this class."""
+        host = self.egress_hosts.get(domain.lower(), self.egress_hosts.get("*"))
+        if host is None:
+            return Refused(404)
+        _only(
+            host,
+            f"egress {domain}",
+            "name",
+            "domains",
+            "request_body_buffer_limit",
+            "response_headers_to_add",
+            "routes",
+        )
+        headers = {":method": method, ":authority": domain, **({} if mark is None else {CLASS_HEADER: mark})}
+        for route in host["routes"]:
+            if _matches(route["match"], path, headers):
+                return self._leave(route, path, domain)
+        return Refused(404)
+
+    def _leave(self, route: Json, path: str, domain: str) -> Facts | Refused:
+        known = ("match", "route", "direct_response", "metadata", "request_headers_to_add", "request_headers_to_remove")
+        _only(route, f"egress route of {domain}", *known, "response_headers_to_add", "response_headers_to_remove")
+        if "direct_response" in route:
+            added = {entry["header"]["key"] for entry in route.get("response_headers_to_add", ())}
+            return Refused(route["direct_response"]["status"], SKIP_HEADER in added)
+        if SKIP_HEADER not in route.get("response_headers_to_remove", ()):
+            raise Unreadable(f"a backend of {domain} may say that the next one is to be tried")
+        action = _only(
+            route["route"], f"egress action of {domain}", "cluster", "timeout", "host_rewrite_literal", "prefix_rewrite", "retry_policy"
+        )  # fmt: skip
+        cluster = self.clusters.get(action["cluster"])
+        if cluster is None:
+            return Refused(503)
+        matched = route["match"].get("path") or route["match"].get("prefix", "")
+        data = route.get("metadata", {}).get("filter_metadata", {}).get("envoy.filters.http.lua", {})
+        removed = route.get("request_headers_to_remove", ())
+        return Facts(
+            addresses=tuple(sorted(_socket(endpoint) for endpoint in _endpoints(_read_upstream(cluster)))),
+            host=action.get("host_rewrite_literal", domain),
+            path=action.get("prefix_rewrite", matched) + path[len(matched) :],
+            model=data.get("model", ""),
+            access=data.get("access", ""),
+            tls=_read_tls(cluster),
+            credentials=tuple(self._credentials(cluster)),
+            headers=tuple(_read_headers(route)),
+            leaks=() if CLASS_HEADER in removed else (CLASS_HEADER,),
+        )
+
+    def _credentials(self, cluster: Json) -> Iterator[tuple[str, str, str]]:
+        """Header, prefix and file of each key that is put into requests to a cluster."""
+        options = cluster.get("typed_extension_protocol_options", {}).get(_PROTOCOL, {})
+        for entry in options.get("http_filters", ()):
+            config = entry["typed_config"]
+            if config["@type"].endswith(".UpstreamCodec"):
+                continue
+            where = f"filter of {cluster['name']}"
+            injector = "envoy.extensions.filters.http.credential_injector.v3.CredentialInjector"
+            _typed(config, where, injector, "overwrite", "credential")
+            if config["overwrite"] is not True:
+                raise Unreadable(f"{where} lets the caller's own header through")
+            generic = "envoy.extensions.http.injected_credentials.generic.v3.Generic"
+            said = _typed(
+                config["credential"]["typed_config"], where, generic, "header", "credential", "header_value_prefix"
+            )
+            source = said["credential"]["sds_config"]["path_config_source"]["path"]
+            yield (
+                said["header"],
+                said.get("header_value_prefix", ""),
+                self._key_file(source, said["credential"]["name"]),
+            )
+
+    def _key_file(self, source: str, name: str) -> str:
+        """The file in which a key is, by way of the SDS file that names it."""
+        text = self.files.get(source.rpartition("/")[2])
+        if text is None:
+            raise Unreadable(f"{source} is not there")
+        for resource in _resources(text, "envoy.extensions.transport_sockets.tls.v3.Secret"):
+            if resource["name"] == name:
+                return str(resource["generic_secret"]["secret"]["filename"])
+        raise Unreadable(f"{source} has no {name}")
+
+
+def _resources(text: str, type_name: str) -> list[Json]:
+    file = json.loads(text)
+    for resource in file["resources"]:
+        if resource["@type"] != f"type.googleapis.com/{type_name}":
+            raise Unreadable(f"a resource is a {resource['@type']}")
+    return list(file["resources"])
+
+
+def _endpoints(cluster: Json) -> list[Json]:
+    return [
+        entry["endpoint"] for locality in cluster["load_assignment"]["endpoints"] for entry in locality["lb_endpoints"]
+    ]
+
+
+def _socket(endpoint: Json) -> tuple[str, int]:
+    address = _only(endpoint, "endpoint", "address")["address"]["socket_address"]
+    return address["address"], address["port_value"]
+
+
+def _read_action(act: Json, key: str) -> _Action:
+    """A route of the public side: a direct answer, or groups of clusters, one group per attempt."""
+    route = _typed(
+        act["action"]["typed_config"], f"route {key}", "envoy.config.route.v3.Route",
+        "match", "name", "route", "direct_response", "request_headers_to_add", "response_headers_to_add", "metadata",
+    )  # fmt: skip
+    if route["match"] != {"prefix": "/"}:
+        raise Unreadable(f"route {key} matches {route['match']}")
+    if "direct_response" in route:
+        answer = route["direct_response"]
+        return _Action(answer["status"], answer["body"]["inline_string"], None, ())
+    known = ("inline_cluster_specifier_plugin", "auto_host_rewrite", "timeout", "idle_timeout", "retry_policy")
+    action = _only(route["route"], f"action {key}", *known)
+    if action.get("auto_host_rewrite") is not True:
+        raise Unreadable(f"route {key} lets the caller choose the virtual host of the egress listener")
+    plugin = action["inline_cluster_specifier_plugin"]["extension"]["typed_config"]
+    kind = "envoy.extensions.router.cluster_specifiers.priority_group.v3.PriorityGroupClusterSpecifier"
+    groups = [
+        tuple((member["cluster_name"], member["weight"]) for member in group["clusters"] if member["weight"])
+        for group in _typed(plugin, f"groups {key}", kind, "priority_groups")["priority_groups"]
+    ]
+    mark = dict(_read_headers(route)).get(CLASS_HEADER)
+    retry = action.get("retry_policy", {})
+    retried = tuple(retry.get("retriable_status_codes", ()))
+    skips = "retriable-headers" in retry.get("retry_on", "").split(",") and retry.get("retriable_headers") == [
+        {"name": SKIP_HEADER, "present_match": True}
+    ]
+    return _Action(None, "", mark, tuple(_spread(groups, retry, key)), retried, skips)
+
+
+def _spread(
+    groups: Sequence[tuple[tuple[str, int], ...]], retry: Json, key: str
+) -> Iterator[tuple[tuple[str, int], ...]]:
+    """The group of each attempt that is made."""
+    _only(
+        retry, f"retry {key}", "retry_on", "retriable_status_codes", "num_retries", "refresh_cluster_on_retry", "retry_back_off",
+        "per_try_timeout", "per_try_idle_timeout", "retriable_headers",
+    )  # fmt: skip
+    for attempt in range(1 + retry.get("num_retries", 1 if retry else 0)):
+        yield groups[min(attempt, len(groups) - 1) if retry.get("refresh_cluster_on_retry") else 0]
+
+
+def _read_headers(route: Json) -> Iterator[tuple[str, str]]:
+    """Headers that a route sets."""
+    for entry in route.get("request_headers_to_add", ()):
+        if entry.get("append_action") != "OVERWRITE_IF_EXISTS_OR_ADD":
+            raise Unreadable(f"{entry['header']['key']} does not replace what the caller sent")
+        yield entry["header"]["key"], entry["header"]["value"]
+
+
+def _matches(match: Json, path: str, headers: Mapping[str, str]) -> bool:
+    _only(match, "match", "path", "prefix", "headers")
+    if "path" in match and match["path"] != path:
+        return False
+    if "prefix" in match and not path.startswith(match["prefix"]):
+        return False
+    return all(_header_matches(matcher, headers) for matcher in match.get("headers", ()))
+
+
+def _header_matches(matcher: Json, headers: Mapping[str, str]) -> bool:
+    said = _only(_only(matcher, "header", "name", "string_match")["string_match"], "string", "exact", "safe_regex")
+    value = headers.get(matcher["name"])
+    if value is None:
+        return False
+    if "exact" in said:
+        return bool(said["exact"] == value)
+    return re.fullmatch(said["safe_regex"]["regex"], value) is not None
+
+
+def _read_upstream(cluster: Json) -> Json:
+    return _only(
+        cluster, f"cluster {cluster['name']}", "@type", "name", "cluster_type", "connect_timeout", "lb_policy", "common_lb_config",
+        "per_connection_buffer_limit_bytes", "circuit_breakers", "outlier_detection", "load_assignment",
+        "typed_extension_protocol_options", "transport_socket",
+    )  # fmt: skip
+
+
+def _read_tls(cluster: Json) -> tuple[str | None, str, str, str] | None:
+    """SNI, kind of name, name and authorities. Whatever is not checked is "" there."""
+    if "transport_socket" not in cluster:
+        return None
+    where = f"TLS of {cluster['name']}"
+    kind = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+    context = _typed(cluster["transport_socket"]["typed_config"], where, kind, "common_tls_context", "sni")
+    common = _only(context["common_tls_context"], where, "validation_context")
+    validation = common.get("validation_context", {})
+    _only(validation, where, "trusted_ca", "match_typed_subject_alt_names")
+    names = validation.get("match_typed_subject_alt_names", ())
+    if len(names) > 1:
+        raise Unreadable(f"{where} takes one of several names")
+    name: Json = names[0] if names else {"san_type": "", "matcher": {"exact": ""}}
+    matcher = _only(name["matcher"], where, "exact")
+    authorities = validation.get("trusted_ca", {}).get("filename", "")
+    return context.get("sni"), name["san_type"], matcher["exact"], authorities

@@ -1,0 +1,448 @@
+"""Mistakes in what is rendered, put in by editing the files: file -> JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+__all__ = ["EDITS"]
+
+Json = dict[str, Any]
+Files = dict[str, Json]
+EDITS: Final[dict[str, Callable[[Files], None]]] = {}
+
+
+def edit(change: Callable[[Files], None]) -> Callable[[Files], None]:
+    """Registers it under the name of the function."""
+    EDITS[change.__name__.replace("_", "-")] = change
+    return change
+
+
+def _public(files: Files) -> Json:
+    host: Json = files["rds-public.json"]["resources"][0]["virtual_hosts"][0]
+    return host
+
+
+def _map(files: Files) -> Json:
+    found: Json = _public(files)["matcher"]["matcher_tree"]["exact_match_map"]["map"]
+    return found
+
+
+def _forwarding(files: Files) -> list[Json]:
+    routes = [act["action"]["typed_config"] for act in _map(files).values()]
+    return [route for route in routes if "route" in route]
+
+
+def _groups(route: Json) -> list[Json]:
+    found: list[Json] = route["route"]["inline_cluster_specifier_plugin"]["extension"]["typed_config"][
+        "priority_groups"
+    ]
+    return found
+
+
+def _egress_hosts(files: Files) -> list[Json]:
+    found: list[Json] = files["rds-egress.json"]["resources"][0]["virtual_hosts"]
+    return found
+
+
+def _egress_routes(files: Files) -> Iterator[Json]:
+    for host in _egress_hosts(files):
+        yield from (route for route in host["routes"] if "route" in route)
+
+
+def _clusters(files: Files, prefix: str) -> list[Json]:
+    return [cluster for cluster in files["cds.json"]["resources"] if cluster["name"].startswith(prefix)]
+
+
+def _providers(files: Files) -> list[Json]:
+    return [cluster for cluster in _clusters(files, "be~") if "transport_socket" in cluster]
+
+
+def _locals(files: Files) -> list[Json]:
+    return [cluster for cluster in _clusters(files, "be~") if "transport_socket" not in cluster]
+
+
+def _options(cluster: Json) -> Json:
+    found: Json
+    (found,) = cluster["typed_extension_protocol_options"].values()
+    return found
+
+
+def _rotate(values: list[Any]) -> list[Any]:
+    return [*values[1:], *values[:1]]
+
+
+# The public side ------------------------------------------------------------------------------------------------------------------
+
+
+@edit
+def what_matches_nothing_is_forwarded(files: Files) -> None:
+    for route in _forwarding(files)[:1]:
+        _public(files)["matcher"]["on_no_match"]["action"]["typed_config"] = route
+
+
+@edit
+def a_request_without_mark_has_a_chain(files: Files) -> None:
+    for route in _forwarding(files)[:1]:
+        _map(files)["-|-"] = {"action": {"name": "route", "typed_config": route}}
+
+
+@edit
+def the_key_of_streams_leads_to_another_chain(files: Files) -> None:
+    keys = [key for key in _map(files) if key.endswith("|true") and not key.startswith("models|")]
+    acts = [_map(files)[key] for key in keys]
+    _map(files).update(zip(keys, _rotate(acts), strict=True))
+
+
+@edit
+def streams_have_no_routes(files: Files) -> None:
+    for key in [key for key in _map(files) if key.endswith("|true")]:
+        del _map(files)[key]
+
+
+@edit
+def the_mark_is_not_set(files: Files) -> None:
+    for route in _forwarding(files):
+        del route["request_headers_to_add"]
+
+
+@edit
+def the_mark_is_what_the_caller_sends(files: Files) -> None:
+    for route in _forwarding(files):
+        route["request_headers_to_add"][0]["append_action"] = "ADD_IF_ABSENT"
+
+
+@edit
+def the_mark_of_restricted_is_confidential(files: Files) -> None:
+    for route in _forwarding(files):
+        header = route["request_headers_to_add"][0]["header"]
+        header["value"] = header["value"].replace("Restricted", "Confidential")
+
+
+@edit
+def the_caller_chooses_the_egress_host(files: Files) -> None:
+    for route in _forwarding(files):
+        route["route"]["auto_host_rewrite"] = False
+
+
+def _action_field(name: str, **fields: Any) -> None:
+    def change(files: Files) -> None:
+        for route in _forwarding(files):
+            route["route"].update(fields)
+
+    EDITS[name] = change
+
+
+_action_field("requests-are-mirrored", request_mirror_policies=[{"cluster": "be~b1"}])
+_action_field("requests-are-hedged", hedge_policy={"hedge_on_per_try_timeout": True})
+_action_field("redirects-are-followed", internal_redirect_policy={"max_internal_redirects": 1})
+_action_field("a-header-chooses-the-cluster", cluster_header="x-cluster")
+
+
+@edit
+def retries_end_too_early(files: Files) -> None:
+    for route in _forwarding(files):
+        retry = route["route"]["retry_policy"]
+        retry["num_retries"] = max(0, retry["num_retries"] - 1)
+
+
+@edit
+def retries_go_on_after_the_last_group(files: Files) -> None:
+    for route in _forwarding(files):
+        route["route"]["retry_policy"]["num_retries"] += 1
+
+
+@edit
+def retries_stay_in_the_first_group(files: Files) -> None:
+    for route in _forwarding(files):
+        route["route"]["retry_policy"]["refresh_cluster_on_retry"] = False
+
+
+@edit
+def one_more_group_has_the_cluster_of_another_chain(files: Files) -> None:
+    routes = _forwarding(files)
+    for route, other in zip(routes, _rotate(routes), strict=True):
+        groups = _groups(route)
+        groups.append({"name": "more", "clusters": _groups(other)[0]["clusters"]})
+        route["route"]["retry_policy"]["num_retries"] += 1
+
+
+@edit
+def the_last_group_has_another_cluster(files: Files) -> None:
+    clusters = [{"cluster_name": cluster["name"], "weight": 1} for cluster in _clusters(files, "to~")]
+    for route in _forwarding(files):
+        _groups(route)[-1]["clusters"] = clusters[:1]
+
+
+@edit
+def the_weighted_group_has_one_more_cluster(files: Files) -> None:
+    clusters = [{"cluster_name": cluster["name"], "weight": 1} for cluster in _clusters(files, "to~")]
+    for route in _forwarding(files):
+        _groups(route)[0]["clusters"] += clusters[-1:]
+
+
+@edit
+def an_attempt_goes_round_the_egress_side(files: Files) -> None:
+    for route in _forwarding(files):
+        member = _groups(route)[-1]["clusters"][0]
+        member["cluster_name"] = "be~" + member["cluster_name"].split(".")[1]
+
+
+# The egress side ------------------------------------------------------------------------------------------------------------------
+
+
+def _class_matcher(name: str, change: Callable[[list[Json]], None]) -> None:
+    def change_all(files: Files) -> None:
+        for route in _egress_routes(files):
+            change(route["match"]["headers"])
+
+    EDITS[name] = change_all
+
+
+def _said(headers: list[Json]) -> Json:
+    (found,) = [header for header in headers if header["name"] == "x-fairlead-class"]
+    matcher: Json = found["string_match"]["safe_regex"]
+    return matcher
+
+
+_class_matcher("the-egress-side-takes-every-class", lambda h: _said(h).update(regex=".*"))
+_class_matcher(
+    "the-egress-side-takes-classes-that-begin-alike", lambda h: _said(h).update(regex=f"({_said(h)['regex']}).*")
+)
+_class_matcher(
+    "the-egress-side-takes-one-class-more", lambda h: _said(h).update(regex=_said(h)["regex"] + "|Restricted")
+)
+_class_matcher(
+    "the-egress-side-takes-one-class-less",
+    lambda h: _said(h).update(regex=_said(h)["regex"].partition("|")[2] or "none"),
+)
+_class_matcher("the-egress-side-takes-no-mark-as-well", lambda h: _said(h).update(regex=_said(h)["regex"] + "|"))
+_class_matcher(
+    "the-egress-side-does-not-look-at-the-class",
+    lambda h: h.remove(next(x for x in h if x["name"] == "x-fairlead-class")),
+)
+_class_matcher(
+    "the-egress-side-does-not-look-at-the-method", lambda h: h.remove(next(x for x in h if x["name"] == ":method"))
+)
+
+
+@edit
+def the_default_of_the_egress_side_forwards(files: Files) -> None:
+    for host in _egress_hosts(files):
+        last, first = host["routes"][-1], host["routes"][0]
+        del last["direct_response"]
+        last["route"] = first["route"]
+
+
+@edit
+def the_egress_side_matches_prefixes(files: Files) -> None:
+    for route in _egress_routes(files):
+        route["match"]["prefix"] = route["match"].pop("path")
+
+
+@edit
+def the_egress_side_has_a_host_for_all_others(files: Files) -> None:
+    for host in _egress_hosts(files)[:1]:
+        host["domains"].append("*")
+
+
+@edit
+def the_egress_side_has_an_endpoint_for_files(files: Files) -> None:
+    for host in _egress_hosts(files):
+        host["routes"].insert(0, {**host["routes"][0], "match": {**host["routes"][0]["match"], "path": "/v1/files"}})
+
+
+@edit
+def egress_hosts_are_exchanged(files: Files) -> None:
+    hosts = _egress_hosts(files)
+    for host, domains in zip(hosts, _rotate([host["domains"] for host in hosts]), strict=True):
+        host["domains"] = domains
+
+
+@edit
+def the_class_leaves_with_the_request(files: Files) -> None:
+    for route in _egress_routes(files):
+        del route["request_headers_to_remove"]
+
+
+def _egress_values(name: str, read: Callable[[Json], Json], key: str) -> None:
+    """Each virtual host has the value of the next one."""
+
+    def change(files: Files) -> None:
+        hosts = [[route for route in host["routes"] if "route" in route] for host in _egress_hosts(files)]
+        values = _rotate([read(routes[0])[key] for routes in hosts])
+        for routes, value in zip(hosts, values, strict=True):
+            for route in routes:
+                read(route)[key] = value
+
+    EDITS[name] = change
+
+
+def _lua(route: Json) -> Json:
+    found: Json = route["metadata"]["filter_metadata"]["envoy.filters.http.lua"]
+    return found
+
+
+_egress_values("the-host-header-of-another-backend-is-sent", lambda route: route["route"], "host_rewrite_literal")
+_egress_values("the-cluster-of-another-backend-is-taken", lambda route: route["route"], "cluster")
+_egress_values("the-model-of-another-target-is-asked-for", _lua, "model")
+_egress_values("providers-are-taken-for-local", _lua, "access")
+
+
+@edit
+def the_host_header_is_not_rewritten(files: Files) -> None:
+    for route in _egress_routes(files):
+        del route["route"]["host_rewrite_literal"]
+
+
+@edit
+def the_path_is_not_rewritten(files: Files) -> None:
+    for route in _egress_routes(files):
+        del route["route"]["prefix_rewrite"]
+
+
+@edit
+def endpoints_are_exchanged(files: Files) -> None:
+    for host in _egress_hosts(files):
+        routes = [route["route"] for route in host["routes"] if "route" in route]
+        for action, path in zip(routes, _rotate([action["prefix_rewrite"] for action in routes]), strict=True):
+            action["prefix_rewrite"] = path
+
+
+@edit
+def constant_headers_are_not_set(files: Files) -> None:
+    for route in _egress_routes(files):
+        route.pop("request_headers_to_add", None)
+
+
+# Clusters -------------------------------------------------------------------------------------------------------------------------
+
+
+def _tls(name: str, change: Callable[[Json], Any]) -> None:
+    def change_all(files: Files) -> None:
+        for cluster in _providers(files):
+            change(cluster["transport_socket"]["typed_config"])
+
+    EDITS[name] = change_all
+
+
+def _validation(context: Json) -> Json:
+    found: Json = context["common_tls_context"]["validation_context"]
+    return found
+
+
+_tls("the-name-of-certificates-is-not-checked", lambda c: _validation(c).pop("match_typed_subject_alt_names"))
+_tls(
+    "any-name-of-a-zone-is-taken",
+    lambda c: _validation(c)["match_typed_subject_alt_names"][0].update(matcher={"suffix": ".com"}),
+)
+_tls(
+    "certificates-may-name-somebody-else",
+    lambda c: _validation(c)["match_typed_subject_alt_names"][0].update(matcher={"exact": "evil.example"}),
+)
+_tls("certificates-may-be-by-anybody", lambda c: _validation(c).pop("trusted_ca"))
+_tls("untrusted-certificates-are-taken", lambda c: _validation(c).update(trust_chain_verification="ACCEPT_UNTRUSTED"))
+_tls("the-sni-of-another-host-is-sent", lambda c: c.update(sni="evil.example"))
+_tls("no-sni-is-sent", lambda c: c.pop("sni", None))
+_tls(
+    "own-authorities-are-ignored",
+    lambda c: _validation(c)["trusted_ca"].update(filename="/etc/ssl/certs/ca-certificates.crt"),
+)
+
+
+@edit
+def providers_are_called_in_the_clear(files: Files) -> None:
+    for cluster in _providers(files):
+        del cluster["transport_socket"]
+
+
+@edit
+def the_key_of_another_backend_is_sent(files: Files) -> None:
+    options = [_options(cluster) for cluster in _providers(files)]
+    for option, filters in zip(options, _rotate([option["http_filters"] for option in options]), strict=True):
+        option["http_filters"] = filters
+
+
+@edit
+def a_key_is_sent_to_deployments(files: Files) -> None:
+    for provider in _providers(files)[:1]:
+        for cluster in _locals(files):
+            _options(cluster)["http_filters"] = _options(provider)["http_filters"]
+
+
+@edit
+def no_key_is_sent(files: Files) -> None:
+    for cluster in _providers(files):
+        del _options(cluster)["http_filters"]
+
+
+@edit
+def the_key_of_the_caller_is_left_in_place(files: Files) -> None:
+    for cluster in _providers(files):
+        _options(cluster)["http_filters"][0]["typed_config"]["overwrite"] = False
+
+
+@edit
+def the_key_is_sent_in_another_header(files: Files) -> None:
+    for cluster in _providers(files):
+        _options(cluster)["http_filters"][0]["typed_config"]["credential"]["typed_config"]["header"] = "x-key"
+
+
+@edit
+def requests_go_on_without_the_key(files: Files) -> None:
+    for cluster in _providers(files):
+        _options(cluster)["http_filters"][0]["typed_config"]["allow_request_without_credential"] = True
+
+
+@edit
+def the_file_of_another_backends_key_is_read(files: Files) -> None:
+    secrets = [
+        file["resources"][0]["generic_secret"]["secret"] for name, file in files.items() if name.startswith("key-")
+    ]
+    for secret, filename in zip(secrets, _rotate([secret["filename"] for secret in secrets]), strict=True):
+        secret["filename"] = filename
+
+
+def _addresses(cluster: Json) -> list[Json]:
+    found: list[Json] = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    return found
+
+
+@edit
+def the_address_of_another_backend_is_called(files: Files) -> None:
+    clusters = _clusters(files, "be~")
+    for cluster, addresses in zip(clusters, _rotate([_addresses(cluster) for cluster in clusters]), strict=True):
+        cluster["load_assignment"]["endpoints"][0]["lb_endpoints"] = addresses
+
+
+@edit
+def one_more_address_is_called(files: Files) -> None:
+    for cluster in _clusters(files, "be~"):
+        address = {"socket_address": {"address": "evil.example", "port_value": 443}}
+        _addresses(cluster).append({"endpoint": {"address": address}})
+
+
+@edit
+def another_port_is_called(files: Files) -> None:
+    for cluster in _clusters(files, "be~"):
+        _addresses(cluster)[0]["endpoint"]["address"]["socket_address"]["port_value"] = 11435
+
+
+@edit
+def an_attempt_leads_to_the_host_of_another(files: Files) -> None:
+    clusters = _clusters(files, "to~")
+    endpoints = [_addresses(cluster)[0]["endpoint"] for cluster in clusters]
+    for endpoint, hostname in zip(endpoints, _rotate([endpoint["hostname"] for endpoint in endpoints]), strict=True):
+        endpoint["hostname"] = hostname
+
+
+@edit
+def an_attempt_leads_to_another_listener(files: Files) -> None:
+    for cluster in _clusters(files, "to~"):
+        _addresses(cluster)[0]["endpoint"]["address"]["envoy_internal_address"]["server_listener_name"] = "public"
+
+
+@edit
+def a_cluster_is_missing(files: Files) -> None:
+    for cluster in _clusters(files, "be~")[:1]:
+        files["cds.json"]["resources"].remove(cluster)

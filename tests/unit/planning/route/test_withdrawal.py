@@ -1,0 +1,162 @@
+"""What is withdrawn is withdrawn at once, whatever else a change brings, and nothing more than that."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.unit.planning.route.routes import carry_out, condition, make_facts, make_route, make_spec, plan
+
+from fairlead.facts.route import SecretFacts
+from fairlead.planning.plan import Plan
+
+CLASSES = ("Public", "Internal", "Confidential", "Restricted")
+CALLERS = ("team-a", "team-b", "team-c", "stranger", None)
+Case = tuple[str | None, str, str, str]
+
+
+def routes_of(planned: Plan) -> Mapping[str, Any]:
+    """The public route configuration that a plan publishes."""
+    (text,) = [c.body["data"]["rds-public.json"] for c in planned.children if c.key.name.endswith("-routes")]
+    return dict(json.loads(text)["resources"][0])
+
+
+def permissions(routes: Mapping[str, Any]) -> dict[Case, frozenset[str]]:
+    """(caller, model, declared, detected) -> backends that may be tried: read as the classifier and Envoy read it."""
+    (host,) = routes["virtual_hosts"]
+    lookup = json.loads(host["typed_per_filter_config"]["classify"]["filter_context"]["policy"])
+    actions = host["matcher"]["matcher_tree"]["exact_match_map"]["map"]
+    found = {}
+    for caller, model, declared, detected in itertools.product(CALLERS, lookup["models"], ("-", *CLASSES), CLASSES):
+        profile = lookup.get("anonymous") if caller is None else lookup["consumers"].get(caller, lookup["known"])
+        verdict = lookup["verdicts"].get(profile, {}).get(f"{declared}|{detected}")
+        chain = lookup["models"][model].get(verdict)
+        found[caller, model, declared, detected] = backends_of(actions.get(f"{chain}|true")) if chain else frozenset()
+    return found
+
+
+def backends_of(action: Any) -> frozenset[str]:
+    text = json.dumps(action)
+    return frozenset(name for name in ("local", "openai", "groq") if f".{name}.attempt" in text)
+
+
+ROLES = st.lists(
+    st.fixed_dictionaries(
+        {
+            "consumers": st.lists(st.sampled_from(["team-a", "team-b", "team-c"]), unique=True),
+            "llmAccess": st.lists(st.sampled_from(["Local", "Cloud"]), unique=True, min_size=1),
+            "dataAccess": st.lists(st.sampled_from(CLASSES[:3]), unique=True, min_size=1),
+            "mayDeclare": st.lists(st.sampled_from(CLASSES[:2]), unique=True),
+        }
+    ),
+    min_size=1,
+    max_size=3,
+)
+TARGETS = st.lists(st.sampled_from(["local", "openai", "groq"]), unique=True, min_size=1)
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> dict[str, Any]:
+    spec = make_spec()
+    spec["backends"].append(
+        {"name": "groq", "provider": {"type": "Groq", "secretRef": {"name": "groq", "key": "apiKey"}}}
+    )
+    spec["roles"] = [{"name": f"role-{number}", **role} for number, role in enumerate(draw(ROLES))]
+    spec["models"] = [
+        {"name": name, "targets": [{"backend": backend} for backend in draw(TARGETS)]} for name in ("chat", "small")
+    ]
+    spec["dataPolicy"] = {"default": draw(st.sampled_from(CLASSES[:3])), "denyClasses": list(CLASSES)}
+    if draw(st.booleans()):
+        spec["dataPolicy"]["detectors"] = [{"name": "cards", "class": "Confidential", "builtin": "PaymentCard"}]
+    spec["authentication"] = {"apiKeys": {"secretRef": {"name": "clients"}}}
+    if draw(st.booleans()):
+        spec["authentication"]["anonymous"] = {"role": "role-0"}
+    return spec
+
+
+def facts() -> Any:
+    base = make_facts()
+    return make_facts(secrets={**base.secrets, "groq": SecretFacts("groq", "provider", frozenset({"api.groq.com"}))})
+
+
+@settings(max_examples=60, deadline=None)
+@given(specs(), specs())
+def test_a_refused_route_withdraws_exactly_what_the_new_spec_does_not_permit(
+    old: dict[str, Any], new: dict[str, Any]
+) -> None:
+    first = plan(make_route(old), facts())
+    observed = carry_out(first)
+    wanted = permissions(routes_of(plan(make_route(new), facts())))
+    new["backends"][1]["provider"]["region"] = "mars"  # refused, for a reason that has nothing to do with it
+    refused = plan(make_route(new, generation=2), facts(), observed)
+    assert condition(refused, "Accepted")["status"] == "False"
+    before, after = permissions(routes_of(first)), permissions(routes_of(refused))
+    for case, backends in before.items():
+        permitted = wanted[case] | ({"openai"} if "openai" in backends else set())
+        if backends <= wanted[case]:
+            assert after[case] == backends, case
+        elif not backends <= permitted:
+            assert after[case] == frozenset(), case
+        else:  # openai itself cannot be judged by `wanted`: in the refused spec it is named, and permitted to the same callers
+            assert after[case] in (backends, frozenset()), case
+    again = plan(make_route(new, generation=2), facts(), carry_out(refused, observed))
+    assert routes_of(again) == routes_of(refused), "a second pass changes nothing"
+
+
+@settings(max_examples=60, deadline=None)
+@given(specs(), specs())
+def test_an_accepted_change_never_widens_before_its_step_and_narrows_with_the_first(
+    old: dict[str, Any], new: dict[str, Any]
+) -> None:
+    first = plan(make_route(old), facts())
+    observed = carry_out(first)
+    wanted = permissions(routes_of(plan(make_route(new), facts())))
+    step = plan(make_route(new, generation=2), facts(), observed)
+    for case, backends in permissions(routes_of(step)).items():
+        assert backends <= wanted[case], case
+
+
+def test_nothing_is_touched_when_nothing_is_withdrawn() -> None:
+    spec = make_spec()
+    first = plan(make_route(spec))
+    spec["models"].append({"name": "small", "targets": [{"backend": "local"}]})
+    spec["backends"][1]["provider"]["region"] = "mars"
+    refused = plan(make_route(spec, generation=2), make_facts(), carry_out(first))
+    assert routes_of(refused) == routes_of(first)
+
+
+@pytest.mark.parametrize("opaque", ["Confidential", "Restricted"])
+def test_detectors_and_opaque_content_only_grow(opaque: str) -> None:
+    spec = make_spec()
+    first = plan(make_route(spec))
+    spec["dataPolicy"] = {
+        "detectors": [{"name": "secrets", "class": "Restricted", "builtin": "Secrets"}],
+        "opaqueContent": opaque,
+    }
+    spec["backends"][1]["provider"]["region"] = "mars"
+    refused = plan(make_route(spec, generation=2), make_facts(), carry_out(first))
+    (host,) = routes_of(refused)["virtual_hosts"]
+    lookup = json.loads(host["typed_per_filter_config"]["classify"]["filter_context"]["policy"])
+    assert [detector["name"] for detector in lookup["detectors"]] == ["secrets", "cards"]
+    assert lookup["opaque"] == opaque
+
+
+def test_a_key_that_was_taken_back_is_gone_though_the_route_is_refused() -> None:
+    first = plan()
+    spec = make_spec()
+    spec["backends"][1]["provider"]["region"] = "mars"
+    from fairlead.facts.route import ClientsSecret
+
+    clients = ClientsSecret("clients", "clients", "uid/8", {"team-b": b"key-of-team-b"})
+    refused = plan(make_route(spec, generation=2), make_facts(clients=clients), carry_out(first))
+    (secret,) = [c for c in refused.children if c.key.kind == "Secret"]
+    import base64
+
+    text = base64.b64decode(secret.body["data"]["authentication.json"]).decode()
+    assert "key-of-team-b" in text
+    assert "key-of-team-a" not in text
