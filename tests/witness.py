@@ -25,7 +25,9 @@ from fairlead_cluster.errors import LocalClusterError
 OF_EVERYBODY = frozenset({"selfsubjectreviews", "selfsubjectaccessreviews", "selfsubjectrulesreviews"})
 ROOT = Path(__file__).resolve().parents[1]
 #: Asked for only on clusters with the admission plug-in OwnerReferencesPermissionEnforcement, which this control plane has not.
-ONLY_ELSEWHERE = frozenset({("update", "fairlead.dev", "llmdeployments/finalizers")})
+ONLY_ELSEWHERE = frozenset(
+    ("update", "fairlead.dev", f"{plural}/finalizers") for plural in ("llmdeployments", "llmroutes")
+)
 
 
 class Right(NamedTuple):

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.cluster.operator_world import World, make_cr, until
+from tests.cluster.routelife import live_a_route
 from tests.witness import ONLY_ELSEWHERE, Right, granted_by, rights_of
 
 from fairlead_cluster.audit import AuditMark
@@ -105,6 +106,7 @@ def test_what_the_chart_grants_for_watched_namespaces_is_what_a_whole_life_needs
         until(
             lambda world=world: not any(_alive(world, kind) for kind in PRUNED), "what is no longer asked for is gone"
         )
+        live_a_route(cluster, world.namespace)
     cluster.stop_operator(NAME)
     records = cluster.audit.records(user=installation.user, since=installation.since)
     assert [str(record) for record in records if record.code == 403] == []

@@ -183,6 +183,8 @@ class DeploymentPlanner:
         for key in sorted(self._cache.keys(CONFIG_MAP.kind, self._namespace)):
             entry = self._cache.get(key)
             assert entry is not None
+            if entry.owner is not None:
+                continue  # the routing of a gateway, which may have a megabyte
             config_map = entry.load()
             name = (config_map["metadata"].get("labels") or {}).get(names.LABEL_ENGINE)
             if name and name not in overrides:

@@ -128,3 +128,19 @@ def test_deletion_leaves_nothing(world: RouteWorld) -> None:
     selector = "fairlead.dev/llmroute=assistants"
     until(lambda: world.kubectl("get", kinds, "-l", selector, "-o", "name") == "", "all children are gone", 60)
     assert world.get("secret/provider") is not None
+
+
+def test_a_secret_that_comes_later_is_used_without_a_restart(world: RouteWorld) -> None:
+    world.apply_all()
+    world.kubectl("delete", "secret", "provider")
+    until(lambda: world.route_condition("Programmed").get("status") == "True", "the gateways serve", 60)
+    assert world.route_condition("Ready")["reason"] == "BackendsNotReady"  # one of the models has no other target
+    public = {"x-data-classification": "Public"}
+    until(lambda: world.ask(model="public", headers=public).status == 503, "no Secret, nothing is sent", 60)
+    before = sorted(pod["metadata"]["uid"] for pod in world.gateways())
+    world.provider.clear()
+    world.apply(world.provider_secret())
+    until(lambda: world.ask(model="public", headers=public).status == 200, "the Secret is used", 30)
+    for recorded in world.provider.recorded:
+        assert recorded.request.header("authorization") == f"Bearer {PROVIDER_KEY}"
+    assert sorted(pod["metadata"]["uid"] for pod in world.gateways()) == before

@@ -129,17 +129,16 @@ class RouteWorld(World):
         """As a platform engineer would."""
         self.apply(
             make_secret(self.namespace, "clients", {"team-a": TEAM_A, "team-b": TEAM_B}, use="clients"),
-            make_secret(
-                self.namespace,
-                "provider",
-                {"apiKey": f"{PROVIDER_KEY}\n"},
-                use="provider",
-                hosts=self.provider.hosts[0],
-            ),
+            self.provider_secret(),
             make_secret(self.namespace, "provider-ca", {"ca.crt": self.ca}),
             make_deployment(self.namespace),
             route or make_route(self.namespace, self.provider),
         )
+
+    def provider_secret(self) -> Json:
+        """The provider's key, with consent."""
+        data = {"apiKey": f"{PROVIDER_KEY}\n"}
+        return make_secret(self.namespace, "provider", data, use="provider", hosts=self.provider.hosts[0])
 
     def route(self) -> Json:
         """The route as it is."""
