@@ -1,6 +1,8 @@
-"""`make bench`: what a reconcile costs, in requests counted by the API server and in CPU and memory of the process.
+"""`make bench`: what a reconcile costs, in requests counted by the API server and in CPU and memory of the process; and what a
+request costs that goes through a gateway.
 
-Counts are exact; CPU and time are compared with a bare client that sends the same writes in the same run, since machines are noisy.
+Counts are exact; CPU and time are compared with a bare client that sends the same writes in the same run, since machines are noisy,
+and of the gateway with a plain proxy and LiteLLM in the same run.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from pathlib import Path
 
 from tests.bench.counts import measure_counts
 from tests.bench.figures import Figure, print_table, write_json
+from tests.bench.gateway.measure import measure_gateway, measure_parts
 from tests.bench.healing import measure_drift, measure_restart
 from tests.bench.load import (
     QUIET_SIZES,
@@ -67,6 +70,15 @@ def measure(subject: Subject, arguments: argparse.Namespace) -> list[Figure]:
     return figures
 
 
+def measure_operator(arguments: argparse.Namespace) -> list[Figure]:
+    """On a cluster of its own."""
+    with (
+        tempfile.TemporaryDirectory(prefix="fairlead-bench-") as directory,
+        LocalCluster(Path(directory) / "cluster", nodes=()) as cluster,
+    ):
+        return measure(Subject(cluster, Path(directory)), arguments)
+
+
 def main() -> int:
     """Exit status 0 when every figure meets its target, 1 when one does not."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
@@ -74,15 +86,22 @@ def main() -> int:
     parser.add_argument("--phases", type=lambda text: text.split(","), default=list(PHASES), help=", ".join(PHASES))
     parser.add_argument("--frames", type=int, default=0, help="print so many of the sampled stacks too")
     parser.add_argument("--output", type=Path, default=Path(".bench/core.json"))
+    parser.add_argument("--gateway", action="store_true", help="the gateway's figures only, without a cluster")
+    parser.add_argument("--parts", action="store_true", help="what each part of the gateway costs, and nothing else")
     arguments = parser.parse_args()
-    with (
-        tempfile.TemporaryDirectory(prefix="fairlead-bench-") as directory,
-        LocalCluster(Path(directory) / "cluster", nodes=()) as cluster,
-    ):
-        figures = measure(Subject(cluster, Path(directory)), arguments)
+    if arguments.parts:
+        print_table(measure_parts())
+        return 0
+    figures: list[Figure] = []
+    if not arguments.gateway:
+        figures = measure_operator(arguments)
+        write_json(figures, arguments.output)
+    if arguments.gateway or arguments.phases == list(PHASES):
+        of_gateway = measure_gateway()
+        write_json(of_gateway, arguments.output.with_name("gateway.json"))
+        figures += of_gateway
     print("\nAll figures")
     print_table(figures)
-    write_json(figures, arguments.output)
     return 0 if all(figure.ok for figure in figures) else 1
 
 

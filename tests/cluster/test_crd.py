@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from tests.cluster.verdicts import Judge
-from tests.unit.api.cases import Case, invalid_cases, make_resource, raw_cases, valid_cases
+from tests.unit.api.bounds import bound_cases
+from tests.unit.api.cases import ROUTES, TABLES, Case, both, case_id, make_resource, raw_cases
 from tests.unit.api.generated import resources
+from tests.unit.api.parsing import parse
 
-from fairlead.api.crd import make_llmdeployment_crd
-from fairlead.api.resource import Finding, LLMDeployment
+from fairlead.api.crd import make_crds
+from fairlead.api.resource import Finding, LLMDeployment, LLMRoute
 from fairlead.api.validation import check_structure, parse_llmdeployment
 from fairlead.engines.loader import EngineCatalog
 from fairlead.facts.observed import Observed, OperatorFacts
@@ -33,21 +35,26 @@ def judge(control_plane: LocalCluster) -> Iterator[Judge]:
         yield asked
 
 
-@pytest.mark.parametrize("case", valid_cases(), ids=str)
+@pytest.mark.parametrize("case", both("valid"), ids=case_id)
 def test_api_server_accepts_what_python_accepts(judge: Judge, case: Case) -> None:
     verdict = judge.ask(case.resource)
     assert verdict.accepted, verdict.text
-    ours, stored = parse_llmdeployment(case.resource), parse_llmdeployment({**case.resource, "spec": verdict.spec})
-    assert isinstance(ours, LLMDeployment)
-    assert isinstance(stored, LLMDeployment)
+    ours, stored = parse(case.resource), parse({**case.resource, "spec": verdict.spec})
+    assert isinstance(ours, LLMDeployment | LLMRoute)
+    assert isinstance(stored, LLMDeployment | LLMRoute)
     assert stored.spec == ours.spec, "the defaults differ"
 
 
-@pytest.mark.parametrize("case", invalid_cases(), ids=str)
+@pytest.mark.parametrize("case", both("invalid"), ids=case_id)
 def test_api_server_refuses_what_python_refuses_at_the_same_place(judge: Judge, case: Case) -> None:
     verdict = judge.ask(case.resource)
     assert not verdict.accepted, "accepted"
     assert verdict.paths == frozenset(case.paths), verdict.text
+
+
+@pytest.mark.parametrize("case", [case for table in TABLES for case in bound_cases(table)], ids=case_id)
+def test_api_server_refuses_what_is_out_of_bounds(judge: Judge, case: Case) -> None:
+    assert_agreement(judge, case.resource)
 
 
 def _is_at_or_below(path: str, other: str) -> bool:
@@ -57,8 +64,8 @@ def _is_at_or_below(path: str, other: str) -> bool:
 
 def assert_agreement(judge: Judge, resource: dict[str, Any]) -> None:
     """Same verdict; and the same places, as far as both looked: unknown fields and wrong types end the API server's search."""
-    parsed, verdict = parse_llmdeployment(resource), judge.ask(resource)
-    findings: tuple[Finding, ...] = () if isinstance(parsed, LLMDeployment) else parsed
+    parsed, verdict = parse(resource), judge.ask(resource)
+    findings: tuple[Finding, ...] = parsed if isinstance(parsed, tuple) else ()
     assert verdict.accepted == (not findings), f"{[str(f) for f in findings]} against {verdict.text!r}"
     paths = {finding.path for finding in findings}
     if verdict.unknown:
@@ -75,18 +82,35 @@ def assert_agreement(judge: Judge, resource: dict[str, Any]) -> None:
         assert verdict.paths == paths, verdict.text
 
 
-@given(resource=resources())
-@settings(
+FEW = settings(
     max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
+MANY = settings(max_examples=6000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@given(resource=resources())
+@FEW
 def test_verdicts_agree_on_generated_objects(judge: Judge, resource: dict[str, Any]) -> None:
+    assert_agreement(judge, resource)
+
+
+@given(resource=resources(ROUTES))
+@FEW
+def test_verdicts_agree_on_generated_routes(judge: Judge, resource: dict[str, Any]) -> None:
     assert_agreement(judge, resource)
 
 
 @pytest.mark.long
 @given(resource=resources())
-@settings(max_examples=6000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@MANY
 def test_verdicts_agree_on_many_generated_objects(judge: Judge, resource: dict[str, Any]) -> None:
+    assert_agreement(judge, resource)
+
+
+@pytest.mark.long
+@given(resource=resources(ROUTES))
+@MANY
+def test_verdicts_agree_on_many_generated_routes(judge: Judge, resource: dict[str, Any]) -> None:
     assert_agreement(judge, resource)
 
 
@@ -98,9 +122,9 @@ def _stretch(schema: Any, factor: float) -> Any:
     return [_stretch(item, factor) for item in schema] if isinstance(schema, list) else schema
 
 
-def test_rules_leave_room_in_the_cost_budget(kubectl: Kubectl) -> None:
+@pytest.mark.parametrize("crd", make_crds(), ids=lambda crd: crd["spec"]["names"]["kind"])
+def test_rules_leave_room_in_the_cost_budget(kubectl: Kubectl, crd: dict[str, Any]) -> None:
     """The API server refuses a CRD whose rules could cost too much; later fields and other minor versions need room."""
-    crd = make_llmdeployment_crd()
     version = crd["spec"]["versions"][0]
     version["schema"] = _stretch(version["schema"], 1.6)
     kubectl("apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-", stdin=json.dumps(crd))

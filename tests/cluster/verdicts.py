@@ -1,4 +1,4 @@
-"""What the real API server says about an LLMDeployment: a server-side dry run, over one connection that stays open."""
+"""What the real API server says about a custom resource: a server-side dry run, over one connection that stays open."""
 
 from __future__ import annotations
 
@@ -16,8 +16,12 @@ from fairlead_cluster.api import Kubeconfig
 
 _UNKNOWN_FIELD = re.compile(r'unknown field "([^"]*)"')
 # The API server names a value of a map `a.b` where a type is wrong and `a[b]` where a rule is broken.
-_MAPS = ("spec.resources.requests", "spec.resources.limits", "spec.pod.labels", "spec.pod.annotations", "spec.pod.nodeSelector",
-         "spec.service.annotations")  # fmt: skip
+_MAP_VALUE = re.compile(
+    r"(spec\.(?:resources\.requests|resources\.limits|pod\.labels|pod\.annotations|pod\.nodeSelector|service\.annotations"
+    r"|gateway\.service\.annotations|backends\[\d+\]\.provider\.parameters))\.(.*)",
+    re.DOTALL,
+)
+_PLURALS = {"LLMRoute": "llmroutes"}
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,7 @@ class Judge:
 
     def __init__(self, kubeconfig: Path, namespace: str) -> None:
         self._config = Kubeconfig.load(kubeconfig)
-        self._path = (
-            f"/apis/fairlead.dev/v1alpha1/namespaces/{namespace}/llmdeployments?dryRun=All&fieldValidation=Strict"
-        )
+        self._namespace = namespace
         self._connection = http.client.HTTPSConnection(
             urlsplit(self._config.server_url).netloc, context=self._config.tls, timeout=30
         )
@@ -54,9 +56,12 @@ class Judge:
         self._connection.close()
 
     def ask(self, resource: Mapping[str, Any]) -> Verdict:
-        """The verdict on one object. AssertionError for an answer that is neither yes nor no."""
+        """The verdict on one object; what is no LLMRoute is taken for an LLMDeployment. AssertionError for an answer that is neither
+        yes nor no."""
         headers = {**self._config.headers, "Content-Type": "application/json"}
-        self._connection.request("POST", self._path, json.dumps(_as_kubectl_sends(resource)), headers)
+        plural = _PLURALS.get(str(resource.get("kind")), "llmdeployments")
+        path = f"/apis/fairlead.dev/v1alpha1/namespaces/{self._namespace}/{plural}?dryRun=All&fieldValidation=Strict"
+        self._connection.request("POST", path, json.dumps(_as_kubectl_sends(resource)), headers)
         response = self._connection.getresponse()
         answer = json.loads(response.read())
         if response.status == 201:
@@ -84,7 +89,5 @@ def _as_kubectl_sends(value: Any) -> Any:
 
 def _canonical(path: str) -> str:
     path = path.removeprefix(".")  # the scale subresource's own look at spec.replicas
-    for name in _MAPS:
-        if path.startswith(f"{name}."):
-            return f"{name}[{path.removeprefix(name + '.')}]"
-    return path
+    value = _MAP_VALUE.fullmatch(path)
+    return f"{value[1]}[{value[2]}]" if value else path

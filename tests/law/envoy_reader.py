@@ -21,6 +21,8 @@ __all__ = ["CLASS_HEADER", "Gateway", "Reached", "Refused", "Unreadable"]
 
 Json = Mapping[str, Any]
 CLASS_HEADER: Final = "x-fairlead-class"
+#: How long a stream may pause: the egress side has routes of its own for each value.
+IDLE_HEADER: Final = "x-fairlead-idle"
 SKIP_HEADER: Final = "x-fairlead-skip"
 _PROTOCOL: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
@@ -60,10 +62,10 @@ class _Action:
 
     status: int | None
     body: str
-    mark: str | None
     attempts: tuple[tuple[tuple[str, int], ...], ...]
     retried: tuple[int, ...] = ()
     skips: bool = False
+    idle: str | None = None
 
 
 def _only(message: Json, where: str, *known: str) -> Json:
@@ -84,7 +86,7 @@ class Gateway:
 
     def __init__(self, files: Mapping[str, str]) -> None:
         self.files = files
-        self._reached: dict[tuple[str, str], Reached] = {}
+        self._reached: dict[tuple[str, str, str | None], Reached] = {}
         (public,) = _resources(files["rds-public.json"], "envoy.config.route.v3.RouteConfiguration")
         (egress,) = _resources(files["rds-egress.json"], "envoy.config.route.v3.RouteConfiguration")
         self._read_public(public)
@@ -101,12 +103,16 @@ class Gateway:
     # The public side --------------------------------------------------------------------------------------------------------
 
     def _read_public(self, routes: Json) -> None:
-        _only(routes, "public", "@type", "name", "max_direct_response_body_size_bytes", "virtual_hosts")
+        known = ("@type", "name", "max_direct_response_body_size_bytes", "virtual_hosts", "cluster_specifier_plugins")
+        _only(routes, "public", *known)
+        plugins = {plugin["extension"]["name"]: plugin for plugin in routes["cluster_specifier_plugins"]}
         (host,) = routes["virtual_hosts"]
         _only(
-            host, "public host", "name", "domains", "request_body_buffer_limit", "response_headers_to_remove",
-            "typed_per_filter_config", "matcher",
+            host, "public host", "name", "domains", "request_body_buffer_limit", "response_headers_to_remove", "request_headers_to_add",
+            "response_headers_to_add", "typed_per_filter_config", "matcher",
         )  # fmt: skip
+        if list(_read_headers(host)) != [(CLASS_HEADER, "%DYNAMIC_METADATA(fairlead:class)%")]:
+            raise Unreadable("the mark is not the class that the classifier found")
         if host["domains"] != ["*"]:
             raise Unreadable("the public virtual host is not for all domains")
         filters = _only(host["typed_per_filter_config"], "public filters", "classify")
@@ -125,8 +131,8 @@ class Gateway:
         )
         if said["key"] != "fairlead.key":
             raise Unreadable(f"the routes are found by {said['key']}")
-        self._actions = {key: _read_action(act, key) for key, act in tree["exact_match_map"]["map"].items()}
-        self._no_match = _read_action(matcher["on_no_match"], "on_no_match")
+        self._actions = {key: _read_action(act, key, plugins) for key, act in tree["exact_match_map"]["map"].items()}
+        self._no_match = _read_action(matcher["on_no_match"], "on_no_match", plugins)
 
     @property
     def keys(self) -> Sequence[str]:
@@ -145,8 +151,8 @@ class Gateway:
         stream: bool,
     ) -> Reached:
         """A request, from the front door on."""
-        key = self.classify(consumer, model, declared, found, opaque, method, path, stream)
-        return Reached(key) if isinstance(key, int) else self.reach(key, path)
+        answer = self.classify(consumer, model, declared, found, opaque, method, path, stream)
+        return Reached(answer) if isinstance(answer, int) else self.reach(*answer, path)
 
     def classify(
         self,
@@ -158,17 +164,18 @@ class Gateway:
         method: str,
         path: str,
         stream: bool,
-    ) -> str | int:
-        """What classify.lua makes of it, by the contract of its look-up tables: the key of the route, or the status of its answer."""
+    ) -> tuple[str, str | None] | int:
+        """What classify.lua makes of it, by the contract of its look-up tables: the key of the route and the class that the request is
+        marked with, or the status of its answer."""
         lookup = self.lookup
         profile = (
             lookup.get("anonymous") if consumer is None else lookup["consumers"].get(consumer, lookup.get("known"))
         )
         missing = 401 if consumer is None else 403
         if method == "GET" and path == "/v1/models":
-            return missing if profile is None else f"models|{profile}"
+            return missing if profile is None else (f"models|{profile}", None)
         if method != "POST":
-            return "-|-"  # passes without a mark; an absent value is formatted as "-"
+            return 404
         if path not in lookup["endpoints"]:
             return 404
         if profile is None:
@@ -178,7 +185,10 @@ class Gateway:
             return 404
         verdict = lookup["verdicts"].get(profile, {}).get(f"{declared or '-'}|{self._detected(found, opaque)}")
         chain = chains.get(verdict)
-        return 403 if chain is None else f"{chain}|{'true' if stream else 'false'}"
+        if chain is None:
+            return 403
+        mark = lookup["classes_of"].get(chain, lookup["classes_of"].get(verdict))
+        return f"{chain.partition('.')[0]}|{'true' if stream else 'false'}", mark
 
     def _detected(self, found: Sequence[str], opaque: bool) -> str:
         ranks = {data_class: rank for rank, data_class in enumerate(self.lookup["classes"])}
@@ -188,23 +198,24 @@ class Gateway:
             classes.append(self.lookup["opaque"])
         return max(classes, key=ranks.__getitem__)
 
-    def reach(self, key: str, path: str) -> Reached:
-        """What the route of a key comes to."""
-        known = self._reached.get((key, path))
+    def reach(self, key: str, mark: str | None, path: str) -> Reached:
+        """What the route of a key comes to for a request with this mark."""
+        known = self._reached.get((key, path, mark))
         if known is None:
-            known = self._reached[key, path] = self._follow(self._actions.get(key, self._no_match), path)
+            action = self._actions.get(key, self._no_match)
+            known = self._reached[key, path, mark] = self._follow(action, path, mark)
         return known
 
-    def _follow(self, action: _Action, path: str) -> Reached:
+    def _follow(self, action: _Action, path: str, mark: str | None) -> Reached:
         if action.status is not None:
             return Reached(action.status, (), None, action.body)
         attempts = tuple(
-            tuple((self._hop(cluster, path, action.mark), weight) for cluster, weight in group)
+            tuple((self._hop(cluster, path, mark, action.idle), weight) for cluster, weight in group)
             for group in action.attempts
         )
-        return Reached(None, attempts, action.mark, retried=action.retried, skips=action.skips)
+        return Reached(None, attempts, mark, retried=action.retried, skips=action.skips)
 
-    def _hop(self, name: str, path: str, mark: str | None) -> Facts | Refused:
+    def _hop(self, name: str, path: str, mark: str | None, idle: str | None) -> Facts | Refused:
         """Through the internal endpoint of an attempt to the egress listener, where the hostname is the domain."""
         cluster = self.clusters.get(name)
         if cluster is None:
@@ -216,12 +227,26 @@ class Gateway:
         internal = _only(endpoint["address"], f"address of {name}", "envoy_internal_address")["envoy_internal_address"]
         if internal["server_listener_name"] != "egress":
             raise Unreadable(f"{name} leads to the listener {internal['server_listener_name']}")
-        return self.ask_egress(endpoint["hostname"], "POST", path, mark)
+        return self.ask_egress(endpoint["hostname"], "POST", path, mark, idle)
+
+    @property
+    def idles(self) -> Sequence[str | None]:
+        """Values of IDLE_HEADER for which the egress side has routes, and None."""
+        matchers = [
+            matcher
+            for host in self.egress_hosts.values()
+            for route in host["routes"]
+            for matcher in route["match"].get("headers", ())
+            if matcher["name"] == IDLE_HEADER
+        ]
+        return (None, *sorted({matcher["string_match"]["exact"] for matcher in matchers}))
 
     # The egress side --------------------------------------------------------------------------------------------------------
 
-    def ask_egress(self, domain: str, method: str, path: str, mark: str | None) -> Facts | Refused:
-        """What the egress listener does with a request that carries this class."""
+    def ask_egress(
+        self, domain: str, method: str, path: str, mark: str | None, idle: str | None = None
+    ) -> Facts | Refused:
+        """What the egress listener does with a request that carries this class, and this idle time if it is for a stream."""
         host = self.egress_hosts.get(domain.lower(), self.egress_hosts.get("*"))
         if host is None:
             return Refused(404)
@@ -234,7 +259,8 @@ class Gateway:
             "response_headers_to_add",
             "routes",
         )
-        headers = {":method": method, ":authority": domain, **({} if mark is None else {CLASS_HEADER: mark})}
+        headers = {":method": method, ":authority": domain}
+        headers |= {name: value for name, value in ((CLASS_HEADER, mark), (IDLE_HEADER, idle)) if value is not None}
         for route in host["routes"]:
             if _matches(route["match"], path, headers):
                 return self._leave(route, path, domain)
@@ -261,12 +287,12 @@ class Gateway:
             addresses=tuple(sorted(_socket(endpoint) for endpoint in _endpoints(_read_upstream(cluster)))),
             host=action.get("host_rewrite_literal", domain),
             path=action.get("prefix_rewrite", matched) + path[len(matched) :],
-            model=data.get("model", ""),
+            model=_model_of(domain),
             access=data.get("access", ""),
             tls=_read_tls(cluster),
             credentials=tuple(self._credentials(cluster)),
             headers=tuple(_read_headers(route)),
-            leaks=() if CLASS_HEADER in removed else (CLASS_HEADER,),
+            leaks=tuple(name for name in (CLASS_HEADER, IDLE_HEADER) if name not in removed),
         )
 
     def _credentials(self, cluster: Json) -> Iterator[tuple[str, str, str]]:
@@ -303,6 +329,12 @@ class Gateway:
         raise Unreadable(f"{source} has no {name}")
 
 
+def _model_of(domain: str) -> str:
+    """As egress.lua reads it; "" where it would send nothing."""
+    digits = re.match(r"([0-9a-f]+)\.", domain)
+    return bytes.fromhex(digits[1]).decode() if digits and len(digits[1]) % 2 == 0 else ""
+
+
 def _resources(text: str, type_name: str) -> list[Json]:
     file = json.loads(text)
     for resource in file["resources"]:
@@ -322,34 +354,39 @@ def _socket(endpoint: Json) -> tuple[str, int]:
     return address["address"], address["port_value"]
 
 
-def _read_action(act: Json, key: str) -> _Action:
+def _read_action(act: Json, key: str, plugins: Mapping[str, Json]) -> _Action:
     """A route of the public side: a direct answer, or groups of clusters, one group per attempt."""
     route = _typed(
         act["action"]["typed_config"], f"route {key}", "envoy.config.route.v3.Route",
-        "match", "name", "route", "direct_response", "request_headers_to_add", "response_headers_to_add", "metadata",
+        "match", "name", "route", "direct_response", "request_headers_to_add", "response_headers_to_add",
     )  # fmt: skip
     if route["match"] != {"prefix": "/"}:
         raise Unreadable(f"route {key} matches {route['match']}")
     if "direct_response" in route:
         answer = route["direct_response"]
-        return _Action(answer["status"], answer["body"]["inline_string"], None, ())
-    known = ("inline_cluster_specifier_plugin", "auto_host_rewrite", "timeout", "idle_timeout", "retry_policy")
+        return _Action(answer["status"], answer["body"]["inline_string"], ())
+    known = ("cluster_specifier_plugin", "auto_host_rewrite", "timeout", "idle_timeout", "retry_policy")
     action = _only(route["route"], f"action {key}", *known)
     if action.get("auto_host_rewrite") is not True:
         raise Unreadable(f"route {key} lets the caller choose the virtual host of the egress listener")
-    plugin = action["inline_cluster_specifier_plugin"]["extension"]["typed_config"]
+    plugin = plugins[action["cluster_specifier_plugin"]]["extension"]["typed_config"]
     kind = "envoy.extensions.router.cluster_specifiers.priority_group.v3.PriorityGroupClusterSpecifier"
     groups = [
         tuple((member["cluster_name"], member["weight"]) for member in group["clusters"] if member["weight"])
         for group in _typed(plugin, f"groups {key}", kind, "priority_groups")["priority_groups"]
     ]
-    mark = dict(_read_headers(route)).get(CLASS_HEADER)
+    added = dict(_read_headers(route))
+    if added.keys() - {IDLE_HEADER}:
+        raise Unreadable(f"route {key} sets {', '.join(sorted(added))}")
+    idle = added.get(IDLE_HEADER)
     retry = action.get("retry_policy", {})
-    retried = tuple(retry.get("retriable_status_codes", ()))
-    skips = "retriable-headers" in retry.get("retry_on", "").split(",") and retry.get("retriable_headers") == [
+    retry_on = retry.get("retry_on", "").split(",")
+    retried = tuple(retry.get("retriable_status_codes", ())) if "retriable-status-codes" in retry_on else ()
+    retried += tuple(range(500, 600)) if "5xx" in retry_on else ()
+    skips = "retriable-headers" in retry_on and retry.get("retriable_headers") == [
         {"name": SKIP_HEADER, "present_match": True}
     ]
-    return _Action(None, "", mark, tuple(_spread(groups, retry, key)), retried, skips)
+    return _Action(None, "", tuple(_spread(groups, retry, key)), retried, skips, idle)
 
 
 def _spread(

@@ -5,6 +5,7 @@ A violation is one line of text: what was asked, what the law says, what the gat
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,8 +18,9 @@ from tests.law.truth import CLASS_RULE, CLASSES, ENDPOINTS, Law, Request, Ruling
 __all__ = ["ATTACKS", "Judge"]
 
 Json = Mapping[str, Any]
-#: How members of one or several attempts are to be called, and their weights.
-Step = tuple[str, Counter[tuple[Facts, int]]]
+#: How the targets of one priority are to be called (None: they do not speak the endpoint): who is asked first with which share (empty:
+#: nobody is drawn), and all of them.
+Step = tuple[Counter[tuple[Facts | None, int]], Counter[Facts | None]]
 
 #: What reached a provider with its key before there was a law (research/review.md, section 0), and what looks like an endpoint.
 ATTACKS: Final = (
@@ -80,32 +82,18 @@ class Judge:
             return f"is {ruling.classes}, is marked {reached.mark}"
         wanted = self._wanted(ruling.tried, request.path)
         if not _follows(wanted, reached):
-            return f"must try {[_names(step) for _, step in wanted]}, tries {[_names(group) for group in reached.attempts]}"
-        return self._refuses_wrongly(ruling, reached, request.path)
+            got = [_names(group) for group in reached.attempts]
+            return f"must try {[[*map(str, members)] for _, members in wanted]}, tries {got}"
+        return ""
 
     def _wanted(self, tried: Sequence[Target], path: str) -> list[Step]:
-        steps: list[Step] = []
-        for kind, members in attempts(tried):
-            spoken = Counter(
-                (facts, weight)
-                for target, weight in members
-                if (facts := self.facts(target.backend, target.model, path)) is not None
-            )
-            if spoken:
-                steps.append((kind, spoken))
-        return steps
+        def facts(target: Target) -> Facts | None:
+            return self.facts(target.backend, target.model, path)
 
-    def _refuses_wrongly(self, ruling: Ruling, reached: Reached, path: str) -> str:
-        """What the second wall refuses may only be what does not speak the endpoint: the first wall lets nothing else so far."""
-        members = [target for _, step in attempts(ruling.tried) for target, _ in step]
-        silent = sum(self.facts(target.backend, target.model, path) is None for target in members)
-        refused = sum(isinstance(member, Refused) for group in reached.attempts for member, _ in group)
-        # Whether those that do not speak it are tried in vain or left out is all the same here.
-        return (
-            ""
-            if refused in (0, silent)
-            else f"the egress side refuses {refused} members of groups, {silent} do not speak {path}"
-        )
+        return [
+            (Counter((facts(target), weight) for target, weight in shares), Counter(map(facts, members)))
+            for shares, members in attempts(tried)
+        ]
 
     # The walls --------------------------------------------------------------------------------------------------------------
 
@@ -125,11 +113,11 @@ class Judge:
         keys = ["-|-", "", "|", "-|true", "-|false", "|true", "models|-", "models|", "models|true"]
         keys += [key for chain in sorted(chains) for key in (chain, f"{chain}|-", f"{chain}|", f"{chain}|TRUE")]
         for key in keys:
-            reached = self.gateway.reach(key, ENDPOINTS[0])
+            reached = self.gateway.reach(key, "Public", ENDPOINTS[0])
             if reached.status != 403 or reached.attempts:
                 yield f"the key {key!r} must be denied, gets {reached}"
         for profile in sorted(profiles):
-            reached = self.gateway.reach(f"models|{profile}", "/v1/models")
+            reached = self.gateway.reach(f"models|{profile}", None, "/v1/models")
             if reached.status != 200 or reached.attempts:
                 yield f"the list of models is {reached}"
 
@@ -144,7 +132,7 @@ class Judge:
                         yield f"{method} {path} of {caller} gets {reached}"
 
     def _egress(self) -> Iterator[str]:
-        for domain in ("*", "", "localhost", "api.openai.com", "x.attempt"):
+        for domain in ("*", "", "localhost", "api.openai.com", "x.attempt", "6d.x.y.cloud"):
             if not isinstance(self.gateway.ask_egress(domain, "POST", ENDPOINTS[0], "Public"), Refused):
                 yield f"the egress side forwards for the host {domain!r}"
         for domain in self.gateway.egress_hosts:
@@ -155,10 +143,11 @@ class Judge:
         asked = [("POST", path, mark) for path in ENDPOINTS for mark in (*CLASSES, *BAD_MARKS)]
         asked += [("GET", path, mark) for path in ENDPOINTS for mark in CLASSES]
         asked += [("POST", path, mark) for path in ATTACKS for mark in CLASSES]
-        for method, path, mark in asked:
-            hop = self.gateway.ask_egress(domain, method, path, mark)
-            if isinstance(hop, Facts) and not self._may_leave(hop, method, path, mark):
-                yield f"{method} {path} with the class {mark!r} leaves from {domain} to {hop}"
+        for idle in self.gateway.idles:
+            for method, path, mark in asked:
+                hop = self.gateway.ask_egress(domain, method, path, mark, idle)
+                if isinstance(hop, Facts) and not self._may_leave(hop, method, path, mark):
+                    yield f"{method} {path} with the class {mark!r} leaves from {domain} to {hop}"
 
     def _may_leave(self, hop: Facts, method: str, path: str, mark: str | None) -> bool:
         """Whether some backend of the route may take it so. Its own name for the model does not matter here."""
@@ -177,9 +166,9 @@ class Judge:
             for t in self.law.targets(model)
             if t.backend in self.law.there
         }
-        for domain in self.gateway.egress_hosts:
+        for domain, idle in itertools.product(self.gateway.egress_hosts, self.gateway.idles):
             for data_class in CLASSES:
-                reached = {self.gateway.ask_egress(domain, "POST", path, data_class) for path in ENDPOINTS}
+                reached = {self.gateway.ask_egress(domain, "POST", path, data_class, idle) for path in ENDPOINTS}
                 facts = {hop for hop in reached if isinstance(hop, Facts)}
                 owners = [t for t in targets if facts == self._places(t, data_class)]
                 if not owners:
@@ -201,17 +190,22 @@ class Judge:
 
 
 def _follows(wanted: Sequence[Step], reached: Reached) -> bool:
-    """Whether the attempts are these, in this order; what the egress side refuses is looked at apart."""
-    got = [[(m, weight) for m, weight in group if isinstance(m, Facts)] for group in reached.attempts]
-    got = [group for group in got if group]
-    for kind, step in wanted:
-        count = 1 if kind == "weighted" else step.total()
-        taken, got = got[:count], got[count:]
-        if kind == "weighted" and Counter(taken[0] if taken else ()) != step:
+    """Whether the attempts are these, in this order. Those that do not speak the endpoint are tried in vain: the second wall refuses
+    them, and may refuse nobody else, since the first wall lets nothing else so far."""
+    rest = [[(m if isinstance(m, Facts) else None, weight) for m, weight in group] for group in reached.attempts]
+    for shares, members in wanted:
+        taken, rest = rest[: members.total()], rest[members.total() :]
+        if not taken:
             return False
-        if kind == "singly" and Counter((group[0][0], 1) for group in taken if len(group) == 1) != step:
+        # One draw counts for all attempts: only with the same weights everywhere does it fall into one column.
+        weights = [[weight for _, weight in group] for group in taken]
+        if any(row != weights[0] for row in weights) or (not shares and len(weights[0]) != 1):
             return False
-    return not got
+        if shares and Counter(taken[0]) != shares:
+            return False
+        if any(Counter(m for m, _ in column) != members for column in zip(*taken, strict=True)):
+            return False
+    return not rest
 
 
 def _names(group: Iterable[tuple[Facts | Refused, int]]) -> list[str]:

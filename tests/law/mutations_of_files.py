@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -33,11 +34,10 @@ def _forwarding(files: Files) -> list[Json]:
     return [route for route in routes if "route" in route]
 
 
-def _groups(route: Json) -> list[Json]:
-    found: list[Json] = route["route"]["inline_cluster_specifier_plugin"]["extension"]["typed_config"][
-        "priority_groups"
-    ]
-    return found
+def _all_groups(files: Files) -> list[list[Json]]:
+    """Of each plugin that chooses clusters."""
+    plugins = files["rds-public.json"]["resources"][0]["cluster_specifier_plugins"]
+    return [plugin["extension"]["typed_config"]["priority_groups"] for plugin in plugins]
 
 
 def _egress_hosts(files: Files) -> list[Json]:
@@ -102,21 +102,32 @@ def streams_have_no_routes(files: Files) -> None:
 
 @edit
 def the_mark_is_not_set(files: Files) -> None:
-    for route in _forwarding(files):
-        del route["request_headers_to_add"]
+    del _public(files)["request_headers_to_add"]
 
 
 @edit
 def the_mark_is_what_the_caller_sends(files: Files) -> None:
-    for route in _forwarding(files):
-        route["request_headers_to_add"][0]["append_action"] = "ADD_IF_ABSENT"
+    _public(files)["request_headers_to_add"][0]["append_action"] = "ADD_IF_ABSENT"
 
 
 @edit
-def the_mark_of_restricted_is_confidential(files: Files) -> None:
-    for route in _forwarding(files):
-        header = route["request_headers_to_add"][0]["header"]
-        header["value"] = header["value"].replace("Restricted", "Confidential")
+def the_mark_is_what_the_caller_declares(files: Files) -> None:
+    _public(files)["request_headers_to_add"][0]["header"]["value"] = "%REQ(x-data-classification)%"
+
+
+@edit
+def the_mark_is_always_public(files: Files) -> None:
+    _public(files)["request_headers_to_add"][0]["header"]["value"] = "Public"
+
+
+@edit
+def the_mark_of_internal_is_public(files: Files) -> None:
+    context = _public(files)["typed_per_filter_config"]["classify"]["filter_context"]
+    lookup = json.loads(context["policy"])
+    lookup["classes_of"] = {
+        name: "Public" if data_class == "Internal" else data_class for name, data_class in lookup["classes_of"].items()
+    }
+    context["policy"] = json.dumps(lookup)
 
 
 @edit
@@ -160,32 +171,41 @@ def retries_stay_in_the_first_group(files: Files) -> None:
 
 @edit
 def one_more_group_has_the_cluster_of_another_chain(files: Files) -> None:
-    routes = _forwarding(files)
-    for route, other in zip(routes, _rotate(routes), strict=True):
-        groups = _groups(route)
-        groups.append({"name": "more", "clusters": _groups(other)[0]["clusters"]})
+    plugins = _all_groups(files)
+    for groups, first in zip(plugins, _rotate([groups[0] for groups in plugins]), strict=True):
+        groups.append({"name": "more", "clusters": first["clusters"]})
+    for route in _forwarding(files):
         route["route"]["retry_policy"]["num_retries"] += 1
+
+
+@edit
+def a_chain_takes_the_groups_of_another(files: Files) -> None:
+    routes = _forwarding(files)
+    names = [route["route"]["cluster_specifier_plugin"] for route in routes]
+    for route, name in zip(routes, sorted(names, key=lambda name: (name == names[0], name)), strict=True):
+        route["route"]["cluster_specifier_plugin"] = name
 
 
 @edit
 def the_last_group_has_another_cluster(files: Files) -> None:
     clusters = [{"cluster_name": cluster["name"], "weight": 1} for cluster in _clusters(files, "to~")]
-    for route in _forwarding(files):
-        _groups(route)[-1]["clusters"] = clusters[:1]
+    for groups in _all_groups(files):
+        groups[-1]["clusters"] = clusters[:1]
 
 
 @edit
 def the_weighted_group_has_one_more_cluster(files: Files) -> None:
     clusters = [{"cluster_name": cluster["name"], "weight": 1} for cluster in _clusters(files, "to~")]
-    for route in _forwarding(files):
-        _groups(route)[0]["clusters"] += clusters[-1:]
+    for groups in _all_groups(files):
+        groups[0]["clusters"] += clusters[-1:]
 
 
 @edit
 def an_attempt_goes_round_the_egress_side(files: Files) -> None:
-    for route in _forwarding(files):
-        member = _groups(route)[-1]["clusters"][0]
-        member["cluster_name"] = "be~" + member["cluster_name"].split(".")[1]
+    for groups in _all_groups(files):
+        member = groups[-1]["clusters"][0]
+        _, place, backend, _ = member["cluster_name"].split(".")
+        member["cluster_name"] = f"be~{backend}~{place}"
 
 
 # The egress side ------------------------------------------------------------------------------------------------------------------
@@ -285,8 +305,22 @@ def _lua(route: Json) -> Json:
 
 _egress_values("the-host-header-of-another-backend-is-sent", lambda route: route["route"], "host_rewrite_literal")
 _egress_values("the-cluster-of-another-backend-is-taken", lambda route: route["route"], "cluster")
-_egress_values("the-model-of-another-target-is-asked-for", _lua, "model")
 _egress_values("providers-are-taken-for-local", _lua, "access")
+
+
+@edit
+def the_model_of_another_target_is_asked_for(files: Files) -> None:
+    """The same places, but each attempt with the name that the next one has for its model."""
+    renamed = {}
+    hosts = sorted({domain for host in _egress_hosts(files) for domain in host["domains"]})
+    models = [domain.partition(".")[0] for domain in hosts]
+    for domain, model in zip(hosts, _rotate(models), strict=True):
+        renamed[domain] = f"{model}.{domain.partition('.')[2]}"
+    for host in _egress_hosts(files):
+        host["domains"] = sorted({renamed[domain] for domain in host["domains"]})
+    for cluster in _clusters(files, "to~"):
+        endpoint = _addresses(cluster)[0]["endpoint"]
+        endpoint["hostname"] = renamed[endpoint["hostname"]]
 
 
 @edit

@@ -111,12 +111,12 @@ def backends_that_are_not_there_are_forbidden_ones(patch: Patch) -> None:
 
 @mutation
 def ids_of_chains_forget_the_groups(patch: Patch) -> None:
-    patch.setattr(Chain, "id", property(lambda chain: f"{chain.model}.{chain.data_class.value}"))
+    patch.setattr(Chain, "route", property(lambda chain: chain.model.replace(".", "-")))
 
 
 @mutation
 def ids_of_chains_forget_the_class(patch: Patch) -> None:
-    patch.setattr(Chain, "id", property(lambda chain: f"{hash((chain.model, chain.groups)):x}"))
+    patch.setattr(Chain, "id", property(lambda chain: chain.route))
 
 
 @mutation

@@ -283,15 +283,14 @@ def _denied(*statuses: int) -> Ruling:
     return Ruling(frozenset(statuses), (), (), (), ())
 
 
-def attempts(tried: Sequence[Target]) -> list[tuple[str, list[tuple[Target, int]]]]:
-    """ "Failover renders the weighted group first, then each permitted target of that priority singly, then the next priority."
-    Steps in their order, with the members' weights: "weighted" is one attempt, "singly" one for each, in any order. One alone needs
-    no weighted group; weight 0 is "only when others fail"."""
-    steps: list[tuple[str, list[tuple[Target, int]]]] = []
+def attempts(tried: Sequence[Target]) -> list[tuple[list[tuple[Target, int]], list[Target]]]:
+    """ "Failover renders the weighted group first, then each permitted target of that priority …, then the next priority." Per
+    priority: who may be asked first, with which share, and who is asked in the course of it, each exactly once, whatever was drawn
+    ("every permitted healthy target is tried at least once"; twice would cost a silent one's whole time twice). Weight 0 is "only when
+    others fail"; where all have it nobody is drawn, and they come in any order: no shares."""
+    steps: list[tuple[list[tuple[Target, int]], list[Target]]] = []
     for priority in sorted({target.priority for target in tried}):
         members = [target for target in tried if target.priority == priority]
         weighted = [(target, target.weight) for target in members if target.weight > 0]
-        if len(members) > 1 and weighted:
-            steps.append(("weighted", weighted))
-        steps.append(("singly", [(target, 1) for target in members]))
+        steps.append((weighted if len(members) > 1 else [], members))
     return steps

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from fairlead.api.base import ApiModel, Atomic, Bool, Int, ListMap
+from fairlead.api.base import ApiModel, Atomic, Bool, Int, ListMap, SchemaExtra
 from fairlead.api.model import SecretKeyReference
 from fairlead.api.serving import ServiceType
 
@@ -77,6 +77,8 @@ class BuiltinDetector(StrEnum):
     PRIVATE_KEY = "PrivateKey"
 
 
+#: A list of names in any order, each once: the API server refuses the second. CEL could not look through so many pairs.
+Names = SchemaExtra({"x-kubernetes-list-type": "set"})
 Classes = Annotated[list[DataClass], Atomic, Field(max_length=4)]
 
 
@@ -136,15 +138,17 @@ class ProviderSpec(ApiModel):
     annotated fairlead.dev/hosts with the host, so that a route cannot send any Secret anywhere. The gateway mounts it;
     the operator never reads the value. Required: nobody is called without a key."""
     base_url: Annotated[str | None, Field(min_length=9, max_length=512, alias="baseURL")] = None
-    """https URL below which the provider's OpenAI-compatible API begins, such as https://llm.example.com/v1. Required
-    for OpenAICompatible and providers without an address of their own. Absent: the provider's own address."""
+    """https URL below which the provider's OpenAI-compatible API begins, such as https://llm.example.com/v1: a host, perhaps
+    a port, and a plain path. Required for OpenAICompatible, Anyscale, Modal and Beam, which have no address of their own.
+    Absent: the provider's own address."""
     region: Annotated[str | None, Field(min_length=1, max_length=64)] = None
-    """Region whose address is used, for providers with one address per region. Absent: the provider's default."""
+    """Region whose address is used, for providers with one address per region. Not beside baseURL. Absent: the provider's
+    default."""
     parameters: Annotated[dict[str, Annotated[str, Field(min_length=1, max_length=128)]], Field(max_length=8)] = Field(
         default_factory=dict
     )
     """Further parts of the provider's address, such as resource for AzureOpenAI or project for VertexAI; the provider
-    table in the docs lists them. Default: none."""
+    table in the docs lists them. Not beside baseURL. Default: none."""
     tls: ProviderTLSSpec | None = None
     """How the provider's certificate is verified. Absent: by the usual authorities, for the host of the base URL."""
     trusted: Bool = False
@@ -172,7 +176,8 @@ class TargetSpec(ApiModel):
     """What the backend calls the model; requests are rewritten to it. Absent: the name that the LLMDeployment serves,
     or for a provider the name that clients send."""
     weight: Annotated[Int, Field(ge=0, le=1000)] = 1
-    """Share of the requests among the permitted targets of the same priority. 0: only when others fail. Default: 1."""
+    """Share of the requests among the permitted targets of the same priority. 0: only when others fail; where all of them
+    have 0, they are tried in their order. Default: 1."""
     priority: Annotated[Int, Field(ge=0, le=15)] = 0
     """Targets with a higher number are tried when all with a lower one have failed. Default: 0, the first."""
 
@@ -196,7 +201,8 @@ class RouteModelSpec(ApiModel):
     """What clients send as "model". Required: it identifies the entry."""
     targets: Annotated[list[TargetSpec], Atomic, Field(min_length=1, max_length=16)]
     """Where requests go: the lowest priority number first, inside of it by weight, then each of the others, then the
-    next priority. Targets that the caller or the class of the request may not use are never tried. Required."""
+    next priority. The same backend may stand here again with another model. Targets that the caller or the class of the
+    request may not use are never tried. Required."""
     timeouts: RouteTimeoutsSpec | None = None
     """How long to wait for what. Absent: 10s for response headers, 60s idle, 10m for a request."""
 
@@ -230,10 +236,10 @@ class RoleSpec(ApiModel):
 
     name: Annotated[str, Field(min_length=1, max_length=63)]
     """What authentication.anonymous and denials call it. Required: it identifies the entry."""
-    consumers: Annotated[list[Annotated[str, Field(min_length=1, max_length=253)]], Atomic, Field(max_length=256)] = (
+    consumers: Annotated[list[Annotated[str, Field(min_length=1, max_length=253)]], Names, Field(max_length=256)] = (
         Field(default_factory=list)
     )
-    """Consumers who have this role: keys of the Secret with the clients' API keys. Default: none."""
+    """Consumers who have this role, each once: keys of the Secret with the clients' API keys. Default: none."""
     llm_access: Annotated[list[LLMAccess], Atomic, Field(min_length=1, max_length=2)]
     """Kinds of backends that may be used: Local (deployments of this cluster), Cloud (providers). Required."""
     data_access: Annotated[list[DataClass], Atomic, Field(min_length=1, max_length=4)]
@@ -247,13 +253,14 @@ class DetectorSpec(ApiModel):
     """Something in a request that raises its class."""
 
     name: Annotated[str, Field(min_length=1, max_length=63)]
-    """What denials and metrics call it. Required: it identifies the entry."""
+    """What denials and metrics call it. default, header and opaque are taken. Required: it identifies the entry."""
     class_: Annotated[DataClass, Field(alias="class")]
     """Class that a request has at least in which this is found. Required."""
     keywords: Annotated[list[Annotated[str, Field(min_length=2, max_length=64)]], Atomic, Field(max_length=64)] = Field(
         default_factory=list
     )
-    """Words or phrases, found in any text of the body whatever their case. Absent: builtin must be given."""
+    """Words or phrases, found in any text of the body whatever their case, as whole words; spaces, - and _ between words are
+    the same. At most 256 in all detectors together. Absent: builtin must be given."""
     builtin: BuiltinDetector | None = None
     """An identifier that the gateway recognises: Email, Phone, SSN, IBAN (checked by mod 97), PaymentCard (Luhn), Secrets
     (keys of the usual vendors), PrivateKey. Absent: keywords must be given; exactly one of both."""
@@ -265,7 +272,8 @@ class DataPolicySpec(ApiModel):
     default: DataClass = DataClass.INTERNAL
     """Class of a request that nothing classified. Default: Internal."""
     header: Annotated[str, Field(min_length=1, max_length=64)] = "x-data-classification"
-    """Request header in which callers declare a class. Default: x-data-classification."""
+    """Request header in which callers declare a class, in lower case; one that means something else already is refused.
+    Default: x-data-classification."""
     detectors: Annotated[list[DetectorSpec], ListMap("name"), Field(max_length=32)] = Field(default_factory=list)
     """What raises the class of a request in whose body it is found. Default: none."""
     opaque_content: DataClass = DataClass.CONFIDENTIAL

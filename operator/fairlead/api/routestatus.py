@@ -14,7 +14,7 @@ class BackendStatus(ApiModel):
     """What is known of one backend."""
 
     name: Annotated[str, Field(max_length=63)]
-    """Its name in spec.backends."""
+    """Name of the backend, as spec.backends has it."""
     kind: Annotated[str, Field(max_length=63)]
     """Local, or the type of the provider."""
     state: Annotated[str, Field(max_length=63)]
@@ -27,7 +27,7 @@ class ModelTargetsStatus(ApiModel):
     """Where requests for one model may go, by class."""
 
     name: Annotated[str, Field(max_length=128)]
-    """What clients send as "model"."""
+    """Name of the model, as clients send it in "model"."""
     targets: Annotated[dict[str, Annotated[str, Field(max_length=1024)]], Field(max_length=4)]
     """For each class that some caller can send: the backends that are tried, in their order."""
 

@@ -222,7 +222,7 @@ def _example(schema: Mapping[str, Any]) -> str:
 
 def _explain_bounds(error: ErrorDetails, schema: Mapping[str, Any]) -> tuple[str, str]:
     """Wrong types, and values outside of their bounds."""
-    kind, context, value = error["type"], error.get("ctx", {}), error["input"]
+    kind, value = error["type"], error["input"]
     if kind in ("greater_than_equal", "less_than_equal"):
         least, most = schema.get("minimum"), schema.get("maximum")
         near = least if kind == "greater_than_equal" else most
@@ -233,7 +233,9 @@ def _explain_bounds(error: ErrorDetails, schema: Mapping[str, Any]) -> tuple[str
             f"{schema.get('minLength', 0)} to {schema.get('maxLength')} would work",
         )
     if kind in ("too_long", "too_short"):
-        return f"has {context.get('actual_length')} entries", f"at most {context.get('max_length')} would work"
+        least, most = schema.get("minItems", 0), schema.get("maxItems", schema.get("maxProperties"))
+        works = f"{least} to {most} would work" if least else f"at most {most} would work"
+        return f"has {len(value)} entries", works
     if _takes_integers(schema):
         return f"is {_words_of(value)}, not a quantity", "for instance 8, 500m or 64Gi"
     wanted = _TYPE_WORDS.get(schema.get("type", ""), "of another type")
@@ -267,32 +269,40 @@ def _conversion(value: Any, schema: Mapping[str, Any]) -> str:
 
 
 @cache
-def _keyed_lists(kind: _Kind) -> tuple[tuple[str, str], ...]:
-    """Path and key of every list whose items are told apart by a key."""
+def _unique_lists(kind: _Kind) -> tuple[tuple[str, str], ...]:
+    """Path and key of every list whose items are told apart by a key; the key is "" where they are by themselves."""
 
     def walk(path: str, schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         for key in schema.get("x-kubernetes-list-map-keys", ()):
             yield path, key
+        if schema.get("x-kubernetes-list-type") == "set":
+            yield path, ""
         for name, below in schema.get("properties", {}).items():
             yield from walk(f"{path}.{name}", below)
+        if "items" in schema:
+            yield from walk(f"{path}[*]", schema["items"])
 
     return tuple(walk("spec", _spec_schema(kind)))
 
 
 def _find_duplicates(spec: BaseModel) -> Iterator[Finding]:
-    """Entries whose key appears a second time in their list."""
-    for at, key in _keyed_lists(_BY_SPEC[type(spec)]):
+    """Entries that appear a second time in their list, or whose key does."""
+    for at, key in _unique_lists(_BY_SPEC[type(spec)]):
         for path, items in _nodes(at, spec):
             seen: set[Any] = set()
             for index, item in enumerate(items):
-                value = (
-                    item[key]
-                    if isinstance(item, dict)
-                    else getattr(item, _attributes(cast("Hashable", type(item)))[key])
-                )
+                value = _key_of(item, key)
                 if value in seen:
-                    yield Finding(f"{path}[{index}]", f"{key} {value} appears twice", "leave one of the two out")
+                    yield Finding(
+                        f"{path}[{index}]", f"{key} {value} appears twice".lstrip(), "leave one of the two out"
+                    )
                 seen.add(value)
+
+
+def _key_of(item: Any, key: str) -> Any:
+    if not key:
+        return item
+    return item[key] if isinstance(item, dict) else getattr(item, _attributes(cast("Hashable", type(item)))[key])
 
 
 # --- rules -------------------------------------------------------------------------------------------------------------

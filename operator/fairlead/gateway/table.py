@@ -34,6 +34,7 @@ __all__ = [
     "Timeouts",
     "Upstream",
     "Weighted",
+    "caller_of",
     "find_gaps",
     "make_table",
 ]
@@ -108,9 +109,11 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """What is tried for a request, in this order. `groups[i]` serves attempt i + 1; empty: permitted, but nobody is there.
+    """What is tried for a request, in this order. `groups[i]` serves attempt i + 1; empty: permitted, but nobody is there. One draw
+    per request decides in all groups, so that in groups with the same weights it falls on the members in the same place.
 
-    `id` says everything that it depends on, so that it means the same in every generation.
+    `id` says everything that it depends on, so that it means the same in every generation; chains that differ by their class only
+    have one `route`.
     """
 
     model: str
@@ -119,9 +122,15 @@ class Chain:
     timeouts: Timeouts
 
     @property
+    def route(self) -> str:
+        """Sixteen hexadecimal digits over all of it but the class."""
+        shape = (self.model, self.groups, self.timeouts)
+        return blake2b(repr(shape).encode(), digest_size=8).hexdigest()
+
+    @property
     def id(self) -> str:
-        """Sixteen hexadecimal digits over the whole of it."""
-        return blake2b(repr(self).encode(), digest_size=8).hexdigest()
+        """The route, a dot, and the class."""
+        return f"{self.route}.{self.data_class.value}"
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
@@ -254,6 +263,13 @@ def find_gaps(spec: LLMRouteSpec, backends: Iterable[Backend]) -> tuple[Gap, ...
     )
 
 
+def caller_of(spec: LLMRouteSpec, consumer: str | None) -> Caller | None:
+    """The roles with which the profile of a consumer was made; of a caller without a key for None. None: such a one is not let in."""
+    callers = _read_callers(spec)
+    roles = callers.anonymous if consumer is None else callers.consumers.get(consumer, callers.known)
+    return None if roles is None else Caller(roles)
+
+
 def _order(verdict: Verdict) -> tuple[int, list[tuple[int, list[str]]]]:
     grants = [(CLASSES.index(data_class), sorted(backends)) for data_class, backends in verdict.grants]
     return CLASSES.index(verdict.data_class), grants
@@ -320,20 +336,23 @@ def _make_groups(
     upstreams: Mapping[str, Upstream],
     served_models: Mapping[str, str],
 ) -> list[tuple[Weighted, ...]]:
-    """The weighted choice first; then each of the targets, so that all of them are tried, whichever was chosen."""
+    """The weighted choice first, then each of the others, so that all of them are tried and none is asked twice: one that is silent would
+    cost its whole time again. One number is drawn per request and counts for all of its attempts. So the groups of a priority have
+    the same weights in the same order: whose share the draw falls into is asked first, and in each later group others stand there."""
 
-    def weighted(target: TargetSpec, weight: int) -> Weighted:
+    def attempt(target: TargetSpec) -> Attempt:
         upstream_model = target.model or served_models.get(target.backend, model.name)
         upstream = upstreams[target.backend]
-        return Weighted(Attempt(target.backend, upstream_model, upstream.place, upstream.access), weight)
+        return Attempt(target.backend, upstream_model, upstream.place, upstream.access)
 
-    shared = tuple(weighted(target, target.weight) for target in targets if target.weight)
-    singly: list[tuple[Weighted, ...]] = [
-        (weighted(target, 1),) for target in sorted(targets, key=lambda target: -target.weight)
+    heaviest = sorted(targets, key=lambda target: -target.weight)
+    shares = [target for target in targets if target.weight]
+    if len(targets) == 1 or not shares:
+        return [(Weighted(attempt(target), 1),) for target in heaviest]
+    orders = [(first.weight, [first, *(target for target in heaviest if target is not first)]) for first in shares]
+    return [
+        tuple(Weighted(attempt(order[number]), weight) for weight, order in orders) for number in range(len(targets))
     ]
-    if len(targets) == 1 or not shared:
-        return singly
-    return [shared, *singly]
 
 
 def _read_timeouts(spec: RouteTimeoutsSpec) -> Timeouts:

@@ -7,12 +7,16 @@ from fairlead.policy.law import (
     CLASSES,
     Backend,
     Caller,
+    Objection,
+    Obstacle,
     Role,
     Verdict,
     classify,
+    find_objections,
     highest,
     judge,
     permits_class,
 )
 
-__all__ = ["CLASSES", "Backend", "Caller", "Role", "Verdict", "classify", "highest", "judge", "permits_class"]
+__all__ = ["CLASSES", "Backend", "Caller", "Objection", "Obstacle", "Role", "Verdict", "classify", "find_objections", "highest",
+           "judge", "permits_class"]  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from fairlead.api.route import DataClass, LLMAccess
@@ -17,9 +18,12 @@ __all__ = [
     "IMPLIED_ROLE",
     "Backend",
     "Caller",
+    "Objection",
+    "Obstacle",
     "Role",
     "Verdict",
     "classify",
+    "find_objections",
     "highest",
     "judge",
     "permits_class",
@@ -90,6 +94,23 @@ class Verdict:
         return min(classes, key=CLASSES.index, default=self.data_class)
 
 
+class Obstacle(StrEnum):
+    """What speaks against a backend."""
+
+    CLASS_RULE = "ClassRule"
+    ROLE_KIND = "RoleKind"
+    ROLE_CLASS = "RoleClass"
+
+
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """Why one of a caller's roles does not permit a backend. `data_class`: what the request is under that role."""
+
+    role: str
+    data_class: DataClass
+    obstacle: Obstacle
+
+
 def highest(*classes: DataClass) -> DataClass:
     """The narrowest of them. Raises ValueError for none."""
     return max(classes, key=CLASSES.index)
@@ -144,3 +165,25 @@ def judge(
 
 def _role_permits(role: Role, backend: Backend, data_class: DataClass) -> bool:
     return backend.access in role.llm_access and data_class in role.data_access and permits_class(backend, data_class)
+
+
+def find_objections(
+    caller: Caller, backend: Backend, default: DataClass, declared: DataClass | None, detected: DataClass
+) -> tuple[Objection, ...]:
+    """Why `judge` does not permit a backend, for each role the first thing that is against it, to tell people. Empty when some role
+    permits it, or when the caller has none."""
+    classes = [(role, classify(role, default, declared, detected)) for role in caller.roles]
+    if any(_role_permits(role, backend, data_class) for role, data_class in classes):
+        return ()
+    return tuple(
+        Objection(
+            role.name,
+            data_class,
+            Obstacle.CLASS_RULE
+            if not permits_class(backend, data_class)
+            else Obstacle.ROLE_KIND
+            if backend.access not in role.llm_access
+            else Obstacle.ROLE_CLASS,
+        )
+        for role, data_class in classes
+    )

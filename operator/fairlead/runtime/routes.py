@@ -22,8 +22,8 @@ from fairlead.api.names import (
     LABEL_USE,
     headless_service_name,
 )
-from fairlead.api.resource import LLMDeployment, LLMRoute
-from fairlead.api.validation import parse_llmdeployment, parse_llmroute
+from fairlead.api.resource import LLMRoute
+from fairlead.api.validation import parse_llmroute
 from fairlead.config import OperatorConfig
 from fairlead.facts.observed import ObjectKey, Observed
 from fairlead.facts.route import ClientsSecret, GatewayPod, LocalDeployment, RouteFacts, SecretFacts
@@ -32,7 +32,7 @@ from fairlead.kube.client import ApiClient
 from fairlead.kube.resources import LLMDEPLOYMENT, LLMROUTE, SECRET, SERVICE
 from fairlead.planning.plan import Plan
 from fairlead.planning.route import plan_invalid_route, plan_route
-from fairlead.policy.locality import find_leak
+from fairlead.planning.route.surroundings import describe_deployment
 from fairlead.providers.loader import ProviderCatalog
 from fairlead.sources.gateway import GatewaySource
 
@@ -122,27 +122,8 @@ class RoutePlanner:
             if entry is not None:
                 service = self._cache.get(ObjectKey(SERVICE.kind, namespace, headless_service_name(name)))
                 is_ours = service is not None and service.controller_uid == entry.uid
-                yield name, self._describe(entry.load(), service.load() if is_ours and service is not None else None)
-
-    def _describe(self, raw: Mapping[str, Any], service: Mapping[str, Any] | None) -> LocalDeployment:
-        metadata, status = raw["metadata"], raw.get("status") or {}
-        name = str(metadata["name"])
-        spec = raw.get("spec") or {}
-        parsed = parse_llmdeployment({**raw, "status": {}})
-        leak = (
-            find_leak(parsed.spec, self._facts.local_images)
-            if isinstance(parsed, LLMDeployment)
-            else "its spec is invalid"
-        )
-        return LocalDeployment(
-            name=name,
-            served_model=str((spec.get("model") or {}).get("name") or name),
-            port=int(service["spec"]["ports"][0]["port"]) if service is not None else None,
-            ready=int(status.get("readyReplicas") or 0),
-            desired=0 if spec.get("suspend") else int(spec.get("replicas", 1)),
-            is_confidential=not leak,
-            why_not=leak,
-        )
+                port = int(service.load()["spec"]["ports"][0]["port"]) if is_ours and service is not None else None
+                yield name, describe_deployment(entry.load(), port, self._facts.local_images)
 
     def _find_secrets(self, route: LLMRoute) -> Iterator[tuple[str, SecretFacts]]:
         for backend in route.spec.backends:

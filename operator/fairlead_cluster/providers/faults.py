@@ -22,6 +22,7 @@ class Kind(StrEnum):
     STALL = "stall"  # headers and `after_chunks` pieces, then nothing until the client goes
     CUT = "cut"  # headers and `after_chunks` pieces, then the end of the connection without the end of the body
     GARBAGE = "garbage"  # bytes that are not HTTP
+    GARBLED = "garbled"  # headers and `after_chunks` pieces, then such bytes
 
 
 @dataclass(frozen=True, slots=True)

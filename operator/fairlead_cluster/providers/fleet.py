@@ -69,6 +69,11 @@ class FakeProvider:
         self._server.recorder.clear()
 
     @property
+    def open_connections(self) -> int:
+        """How many there are now."""
+        return self._server.open_connections
+
+    @property
     def faults(self) -> list[Fault]:
         """That are still to happen."""
         return self._server.faults.active

@@ -40,6 +40,11 @@ class ProviderServer:
         if context is not None:
             context.sni_callback = self._note_server_name
 
+    @property
+    def open_connections(self) -> int:
+        """How many clients are connected now, idle ones included."""
+        return len(self._connections)
+
     async def open(self) -> None:
         """Listen. OSError if somebody else does. Nothing happens if it listens already."""
         if self._server is None:
@@ -119,6 +124,9 @@ class ProviderServer:
             await self._send(reply, _first(reply, fault.after_chunks), writer)
             if fault.kind is Kind.STALL:
                 await reader.read(1)  # until the client goes (or sends what nobody will answer)
+            elif fault.kind is Kind.GARBLED:
+                writer.write(_GARBAGE)
+                await writer.drain()
         return False
 
     async def _send(self, reply: Reply, pieces: Iterable[bytes], writer: asyncio.StreamWriter) -> None:

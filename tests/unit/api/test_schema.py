@@ -9,18 +9,20 @@ from typing import Annotated, Any
 
 import pytest
 from pydantic import BaseModel, Field
-from tests.unit.api.cases import invalid_cases, make_resource
+from tests.unit.api.cases import DEPLOYMENTS, ROUTES, TABLES, Table
 
-from fairlead.api.crd import find_node, make_llmdeployment_crd
-from fairlead.api.rules import RULES, Rule
+from fairlead.api.crd import find_node, make_crds
+from fairlead.api.rules import ROUTE_RULES, RULES, Rule
 from fairlead.api.rules.table import quote
 from fairlead.api.schema import NotStructuralError, structural_schema
 from fairlead.api.validation import _check_rules as check_rules  # the rules alone, to see which of them speaks
 from fairlead.api.validation import check_structure
 
 Json = dict[str, Any]
-CRD = make_llmdeployment_crd()
-SCHEMA: Json = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+CRDS: dict[str, Json] = {crd["spec"]["names"]["kind"]: crd for crd in make_crds()}
+SCHEMAS: dict[str, Json] = {kind: crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"] for kind, crd in CRDS.items()}
+RULES_OF: dict[str, tuple[Rule, ...]] = {DEPLOYMENTS.kind: RULES, ROUTES.kind: ROUTE_RULES}
+EVERY_RULE = [(kind, rule) for kind, rules in RULES_OF.items() for rule in rules]
 
 
 def nodes(schema: Json, path: str = "") -> Iterator[tuple[str, Json]]:
@@ -33,14 +35,27 @@ def nodes(schema: Json, path: str = "") -> Iterator[tuple[str, Json]]:
             yield from nodes(schema[key], f"{path}[*]")
 
 
-SPEC = [(path, node) for path, node in nodes(SCHEMA) if path.startswith("spec")]
+SPEC = [
+    (f"{kind}:{path}", node)
+    for kind, schema in SCHEMAS.items()
+    for path, node in nodes(schema)
+    if path.startswith("spec")
+]
 FIELDS = [
-    (path, node) for path, node in nodes(SCHEMA) if re.match(r"(spec|status)\.", path) and not path.endswith("[*]")
+    (f"{kind}:{path}", node)
+    for kind, schema in SCHEMAS.items()
+    for path, node in nodes(schema)
+    if re.match(r"(spec|status)\.", path) and not path.endswith("[*]")
 ]
 
 
-def test_crd_is_small_enough_for_a_client_side_apply() -> None:
-    assert len(json.dumps(CRD)) < 200_000
+def test_both_kinds_are_here() -> None:
+    assert set(CRDS) == {table.kind for table in TABLES} == set(RULES_OF)
+
+
+@pytest.mark.parametrize("crd", CRDS.values(), ids=CRDS)
+def test_crd_is_small_enough_for_a_client_side_apply(crd: Json) -> None:
+    assert len(json.dumps(crd)) < 200_000
 
 
 @pytest.mark.parametrize(("path", "node"), FIELDS, ids=[path for path, _ in FIELDS])
@@ -55,7 +70,7 @@ def test_description_says_more_than_the_name(path: str, node: Json) -> None:
 
 @pytest.mark.parametrize(("path", "node"), FIELDS, ids=[path for path, _ in FIELDS])
 def test_description_of_a_spec_field_says_what_absence_means(path: str, node: Json) -> None:
-    if path.startswith("spec."):
+    if ":spec." in path:
         assert re.search(r"\b(Default|Absent|Required|absent|Absent or empty)\b", node["description"]), node[
             "description"
         ]
@@ -81,13 +96,21 @@ def test_everything_in_a_spec_is_bounded(path: str, node: Json) -> None:
 def test_lists_say_how_they_merge() -> None:
     for path, node in SPEC:
         if node.get("type") == "array":
-            assert node.get("x-kubernetes-list-type") in ("atomic", "map"), path
+            assert node.get("x-kubernetes-list-type") in ("atomic", "map", "set"), path
+            # Whoever may add to a set needs no conflict for it, so it is for lists of names that several people keep.
+            is_set = node["x-kubernetes-list-type"] == "set"
+            assert is_set == (path == "LLMRoute:spec.roles[*].consumers"), path
 
 
 def test_scale_has_something_to_read() -> None:
-    assert find_node(SCHEMA, "spec.replicas")["default"] == 1
-    assert find_node(SCHEMA, "status.selector")["type"] == "string"
-    assert find_node(SCHEMA, "status")["default"] == {"observedGeneration": -1}
+    schema = SCHEMAS[DEPLOYMENTS.kind]
+    assert find_node(schema, "spec.replicas")["default"] == 1
+    assert find_node(schema, "status.selector")["type"] == "string"
+
+
+@pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
+def test_an_unseen_object_is_not_current(schema: Json) -> None:
+    assert find_node(schema, "status")["default"] == {"observedGeneration": -1}
 
 
 def test_enums_are_camel_case() -> None:
@@ -116,19 +139,20 @@ def test_what_is_not_structural_is_refused(model: type[BaseModel]) -> None:
 
 def test_node_that_is_not_there_is_refused() -> None:
     with pytest.raises(LookupError, match=r"spec\.modell"):
-        find_node(SCHEMA, "spec.modell.source")
+        find_node(SCHEMAS[DEPLOYMENTS.kind], "spec.modell.source")
 
 
 # --- rules
 
 
-def test_rules_have_names_of_their_own() -> None:
-    assert len({rule.id for rule in RULES}) == len(RULES)
+@pytest.mark.parametrize("rules", RULES_OF.values(), ids=RULES_OF)
+def test_rules_have_names_of_their_own(rules: tuple[Rule, ...]) -> None:
+    assert len({rule.id for rule in rules}) == len(rules)
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
-def test_rule_is_in_the_crd(rule: Rule) -> None:
-    node = find_node(SCHEMA, rule.at)
+@pytest.mark.parametrize(("kind", "rule"), EVERY_RULE, ids=[f"{kind}:{rule.id}" for kind, rule in EVERY_RULE])
+def test_rule_is_in_the_crd(kind: str, rule: Rule) -> None:
+    node = find_node(SCHEMAS[kind], rule.at)
     if rule.pattern:
         assert node["pattern"] == f"^({rule.pattern})$"
     else:
@@ -145,34 +169,46 @@ def test_text_that_would_break_an_expression_is_refused(text: str) -> None:
         quote(text)
 
 
-def _broken_rules() -> dict[str, list[str]]:
+def _broken_rules(table: Table) -> dict[str, list[str]]:
     """Rule to the cases that break it."""
-    broken: dict[str, list[str]] = {rule.id: [] for rule in RULES}
-    for case in invalid_cases():
+    rules = RULES_OF[table.kind]
+    broken: dict[str, list[str]] = {rule.id: [] for rule in rules}
+    for case in table.rows("invalid"):
         spec = check_structure(case.resource)
         if isinstance(spec, tuple):
             continue
         name = case.resource["metadata"]["name"]
-        whole = {finding.path for finding in check_rules(name, spec)}
-        for rule in RULES:
-            without = list(check_rules(name, spec, [r for r in RULES if r is not rule]))
-            if {f.path for f in without} != whole or len(without) < len(list(check_rules(name, spec))):
+        told = list(check_rules(name, spec))
+        whole = {finding.path for finding in told}
+        for rule in rules:
+            without = list(check_rules(name, spec, [r for r in rules if r is not rule]))
+            if {f.path for f in without} != whole or len(without) < len(told):
                 broken[rule.id].append(case.name)
     return broken
 
 
-def test_every_rule_is_broken_by_an_object_of_the_table() -> None:
-    unproved = sorted(rule for rule, cases in _broken_rules().items() if not cases)
+@pytest.mark.parametrize("table", TABLES, ids=str)
+def test_every_rule_is_broken_by_an_object_of_the_table(table: Table) -> None:
+    unproved = sorted(rule for rule, cases in _broken_rules(table).items() if not cases)
     assert unproved == []
 
 
-def test_unknown_field_is_a_field_of_the_python_name_too() -> None:
+@pytest.mark.parametrize(
+    ("table", "base", "path"),
+    [
+        (DEPLOYMENTS, "vllm", "spec.network_policy"),
+        (DEPLOYMENTS, "vllm", "spec.model.secret_ref"),
+        (ROUTES, "local", "spec.data_policy"),
+        (ROUTES, "local", "spec.gateway.drain_timeout"),
+        (ROUTES, "local", "spec.authentication.api_keys"),
+    ],
+)
+def test_unknown_field_is_a_field_of_the_python_name_too(table: Table, base: str, path: str) -> None:
     """Python names are not a second spelling of the API."""
-    for path in ("spec.network_policy", "spec.model.secret_ref"):
-        *parents, last = path.split(".")[1:]
-        nested: Json = {last: {}}
-        for parent in reversed(parents):
-            nested = {parent: nested}
-        findings = check_structure(make_resource("vllm", {"spec": nested}))
-        assert isinstance(findings, tuple)
-        assert [finding.path for finding in findings] == [path]
+    *parents, last = path.split(".")[1:]
+    nested: Json = {last: {}}
+    for parent in reversed(parents):
+        nested = {parent: nested}
+    findings = check_structure(table.make(base, {"spec": nested}))
+    assert isinstance(findings, tuple)
+    assert [finding.path for finding in findings] == [path]

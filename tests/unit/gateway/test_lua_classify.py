@@ -254,9 +254,9 @@ def test_a_detector_above_opaque_content_names_itself() -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE", "OPTIONS", "PUT"])
-def test_what_is_no_post_passes_untouched(method: str) -> None:
+def test_what_is_no_post_is_not_there(method: str) -> None:
     outcome = CLASSIFIER.script.run(b"x", {":method": method, ":path": "/v1/chat/completions"}, {})
-    assert (outcome.status, dict(outcome.dynamic), outcome.log) == (0, {}, [])
+    assert (outcome.status, dict(outcome.dynamic), outcome.log) == (404, {}, [])
 
 
 def test_the_list_of_models_is_that_of_the_callers_profile() -> None:

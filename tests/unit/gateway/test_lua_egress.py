@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,9 +14,14 @@ SCRIPT = make_egress()
 USAGE = b'"stream_options":{"include_usage":true},'
 
 
-def edit(body: bytes | None, model: Any = "up", usage: str = "false") -> Outcome:
-    metadata = {"usage": usage} if model is None else {"model": model, "usage": usage}
-    return SCRIPT.run(body, metadata=metadata)
+def host_of(model: str) -> str:
+    """As `attempt_host` makes it."""
+    return f"{model.encode().hex()}.00c0ffee.openai.cloud"
+
+
+def edit(body: bytes | None, model: str = "up", usage: str = "false", host: str | None = None) -> Outcome:
+    headers = {":authority": host_of(model) if host is None else host}
+    return SCRIPT.run(body, headers=headers, metadata={"usage": usage})
 
 
 EDITS = [
@@ -68,9 +72,11 @@ def test_what_cannot_be_edited_is_not_sent(body: bytes | None) -> None:
     assert len(outcome.log) == 1
 
 
-@pytest.mark.parametrize("model", [None, "", 5])
-def test_a_route_without_an_upstream_model_sends_nothing(model: Any) -> None:
-    outcome = edit(b'{"model":"chat"}', model)
+@pytest.mark.parametrize(
+    "host", ["", "x", "7570", "757.00c0ffee.openai.cloud", ".00c0ffee.openai.cloud", "up.openai.cloud"]
+)
+def test_a_host_without_an_upstream_model_sends_nothing(host: str) -> None:
+    outcome = edit(b'{"model":"chat"}', host=host)
     assert (outcome.status, outcome.body) == (500, None)
 
 
@@ -134,7 +140,7 @@ def test_all_other_bytes_stay(parts: tuple[bytes, bytes], old: str, new: str) ->
 WANTED = {
     ":method": "POST",
     ":path": "/v1/chat/completions",
-    ":authority": "x",
+    ":authority": host_of("up"),
     ":scheme": "http",
     "content-type": "application/json",
 }
@@ -153,13 +159,13 @@ NEVER = {
     ("access", "kept"), [("Cloud", WANTED), ("Local", WANTED | TRACED), ("", WANTED), ("local", WANTED)]
 )
 def test_only_listed_headers_go_on(access: str, kept: dict[str, str]) -> None:
-    outcome = SCRIPT.run(b'{"model":"a"}', headers=WANTED | TRACED | NEVER, metadata={"model": "up", "access": access})
+    outcome = SCRIPT.run(b'{"model":"a"}', headers=WANTED | TRACED | NEVER, metadata={"access": access})
     assert outcome.status == 0
     assert outcome.headers == {name: [value] for name, value in kept.items()}
 
 
 def test_the_query_stays_here() -> None:
     headers = WANTED | {":path": "/v1/chat/completions?api-version=1&key=secret"}
-    outcome = SCRIPT.run(b'{"model":"a"}', headers=headers, metadata={"model": "up", "access": "Cloud"})
+    outcome = SCRIPT.run(b'{"model":"a"}', headers=headers, metadata={"access": "Cloud"})
     assert outcome.headers is not None
     assert outcome.headers[":path"] == ["/v1/chat/completions"]

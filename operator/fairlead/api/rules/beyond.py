@@ -57,4 +57,35 @@ BEYOND_CEL: Final = (
         "the operator as Stalled/Unschedulable, with the scheduler's reason",
         "CEL sees one object only, and nodes come and go",
     ),
+    Beyond(
+        "Of an LLMRoute: a region or parameters that the provider does not have, an address or host that may not be called, and a "
+        "provider that cannot be used (Replicate)",
+        "the operator as Accepted=False/ProviderRefused",
+        "a provider is a data file, and the rules for addresses depend on the operator's trustedHosts",
+    ),
+    Beyond(
+        "Of an LLMRoute: trusted: true for a host that is not on the operator's list",
+        "the operator as Accepted=False/ProviderRefused",
+        "CEL does not see the operator's trustedHosts",
+    ),
+    Beyond(
+        "Of an LLMRoute: deployments and Secrets that do not exist, Secrets without fairlead.dev/use, fairlead.dev/hosts or the key",
+        "the operator as ResolvedRefs=False, with the backend in status.backends; the next permitted target serves",
+        "CEL sees one object only, and they may come later",
+    ),
+    Beyond(
+        "Of an LLMRoute: a class that a role may send and for which a model has no permitted target",
+        "the operator as Accepted=False/NoPermittedTarget",
+        "which classes a deployment may take depends on its own spec and on the operator's localImages",
+    ),
+    Beyond(
+        "Of an LLMRoute: consumers that the clients' Secret does not have, and keys in it that are not let in",
+        "the gateway with 401; the operator in status.conditions where a key cannot be let in",
+        "CEL sees no Secrets",
+    ),
+    Beyond(
+        "Of an LLMRoute: a routing larger than a ConfigMap",
+        "the operator as Accepted=False/TooLarge; beyond 1.5 MiB the API server, which refuses the object",
+        "the size of the routing depends on roles times models, not on the spec's length",
+    ),
 )

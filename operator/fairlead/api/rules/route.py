@@ -2,33 +2,139 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
+from fairlead.api.names import NAME_MAX_LENGTH
 from fairlead.api.rules.names import DATA_KEY, DNS_LABEL, DNS_SUBDOMAIN, NAME_RULES, annotation_rules
 from fairlead.api.rules.serving import duration_rules
-from fairlead.api.rules.table import Rule, cel_list, choose, pattern_rule
+from fairlead.api.rules.table import Rule, cel_list, choose, matches, pattern_rule
 
-__all__ = ["RULES"]
+__all__ = ["MAX_KEYWORDS", "OWN_BASE_URL", "RESERVED_DETECTORS", "RULES", "is_findable"]
 
 #: What clients send as "model": as the hubs and providers spell names.
 _MODEL: Final = "[A-Za-z0-9][-A-Za-z0-9._:/@+]*"
 _HEADER: Final = "[a-z][-a-z0-9]*"
-#: Headers that mean something else already.
+#: Headers that mean something else already: to HTTP, to Envoy, or to a provider.
 _TAKEN_HEADERS: Final = (
-    "accept", "accept-encoding", "authorization", "connection", "content-encoding", "content-length", "content-type", "cookie",
-    "host", "te", "trailer", "transfer-encoding", "upgrade", "user-agent", "x-api-key", "x-request-id",
+    "accept", "accept-encoding", "anthropic-beta", "anthropic-version", "api-key", "authorization", "connection",
+    "content-encoding", "content-length", "content-type", "cookie", "date", "expect", "forwarded", "host", "keep-alive",
+    "modal-key", "modal-secret", "openai-organization", "openai-project", "origin", "proxy-authorization", "proxy-connection",
+    "te", "trailer", "transfer-encoding", "upgrade", "user-agent", "via", "x-api-key", "x-request-id",
 )  # fmt: skip
-_OWN_BASE_URL: Final = ("OpenAICompatible", "Anyscale", "Modal", "Beam")
+_TAKEN_PREFIXES: Final = ("x-fairlead-", "x-envoy-", "x-forwarded-")
+#: Providers without an address of their own, as their data files say, too.
+OWN_BASE_URL: Final = ("OpenAICompatible", "Anyscale", "Modal", "Beam")
+#: As `providers/hosts.py` reads it: no user name, query, fragment or escape, and no empty segment.
+_BASE_URL: Final = (
+    r"https://([A-Za-z0-9]([-.A-Za-z0-9]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[1-9][0-9]{0,4})?"
+    "(/[A-Za-z0-9._~:+=-]+)*/?"
+)
+_OWN_NAME: Final = "[a-z]([-a-z0-9]*[a-z0-9])?"
+#: What the classifier itself gives as the rule that settled a request's class.
+RESERVED_DETECTORS: Final = ("default", "header", "opaque")
+#: Of all detectors together: each is looked for in each request.
+MAX_KEYWORDS: Final = 256
+#: What lies between words or is not seen, as `gateway/lua/fold.lua` has it: a keyword of nothing else could not be compiled, and
+#: the gateway would refuse every request. First and last code points.
+_UNFINDABLE: Final = (
+    (0x01, 0x20), (0x2D, 0x2D), (0x5F, 0x5F), (0x7F, 0xA0), (0xAD, 0xAD), (0x2B0, 0x36F), (0x483, 0x489), (0x58A, 0x58A),
+    (0x5BE, 0x5BE), (0x61C, 0x61C), (0x115F, 0x1160), (0x1400, 0x1400), (0x1680, 0x1680), (0x17B4, 0x17B5), (0x1806, 0x180F),
+    (0x1AB0, 0x1AFF), (0x1DC0, 0x1DFF), (0x2000, 0x206F), (0x20D0, 0x20FF), (0x2212, 0x2212), (0x2796, 0x2796), (0x2800, 0x2800),
+    (0x2E17, 0x2E5D), (0x3000, 0x303F), (0x30A0, 0x30A0), (0x3164, 0x3164), (0xFE00, 0xFE6F), (0xFEFF, 0xFEFF), (0xFF0D, 0xFF0D),
+    (0xFF3F, 0xFF3F), (0xFFA0, 0xFFA0), (0xFFF9, 0xFFFB), (0x10EAD, 0x10EAD), (0x1D173, 0x1D17A), (0xE0000, 0xE0FFF),
+)  # fmt: skip
+_FINDABLE: Final = re.compile("[^" + "".join(f"\\U{a:08X}-\\U{b:08X}" for a, b in _UNFINDABLE) + "]")
+#: CEL resolves the escapes before RE2 sees them; as a range, - needs none of its own.
+_CEL_FINDABLE: Final = "[^" + "".join(f"\\U{a:08X}-\\U{b:08X}" for a, b in _UNFINDABLE) + "]"
+
+
+def is_findable(keyword: str) -> bool:
+    """True when something of the keyword can be looked for."""
+    return _FINDABLE.search(keyword) is not None
 
 
 def _names(items: Iterable[Any]) -> list[str]:
     return [item.name for item in items]
 
 
-def _unknown_targets(spec: Any) -> list[str]:
+def _unknown_targets(spec: Any) -> list[tuple[str, str]]:
+    """(model, backend that is not there)."""
     known = set(_names(spec.backends))
-    return [target.backend for model in spec.models for target in model.targets if target.backend not in known]
+    return [(model.name, t.backend) for model in spec.models for t in model.targets if t.backend not in known]
+
+
+def _explain_target(spec: Any) -> tuple[str, str]:
+    model, backend = _unknown_targets(spec)[0]
+    return f"model {model} has a target {backend}, which is not in spec.backends", choose(
+        backend, _names(spec.backends)
+    )
+
+
+def _twice(items: Iterable[Any]) -> Iterator[Any]:
+    return (item for item, times in Counter(items).items() if times > 1)
+
+
+def _unique_rule(rule_id: str, at: str) -> Rule:
+    """No entry of the short list at `at` appears twice. Long ones are sets in the schema: comparing pairs costs CEL too much."""
+    return Rule(
+        id=rule_id,
+        at=at,
+        holds=lambda items: len(set(items)) == len(items),
+        cel="self.all(a, self.exists_one(b, b == a))",
+        message="an entry appears twice",
+        remedy="leave one of the two out",
+        explain=lambda items: (f"{next(_twice(items))} appears twice", "leave one of the two out"),
+    )
+
+
+def _pairs(targets: Sequence[Any]) -> list[tuple[str, str | None]]:
+    return [(target.backend, target.model) for target in targets]
+
+
+def _explain_pair(targets: Sequence[Any]) -> tuple[str, str]:
+    backend, model = next(_twice(_pairs(targets)))
+    what = f"backend {backend} with model {model}" if model is not None else f"backend {backend} without a model"
+    return f"{what} appears twice", "leave one of the two out, or give it another model"
+
+
+def _explain_base_url(url: str) -> tuple[str, str]:
+    """Without the URL: somebody may have written a password into it."""
+    remedy = "for instance https://llm.example.com/v1"
+    authority = re.split("[/?#]", url.split("://", 1)[-1], maxsplit=1)[0]
+    if not url.startswith("https://"):
+        return "does not begin with https://", remedy
+    if "@" in authority:
+        return "carries a user name or password", "put the key into the Secret of secretRef"
+    if "?" in url or "#" in url:
+        return "carries a query or a fragment", "end it with the path, such as /v1"
+    return "is not an https URL with a host, perhaps a port, and a plain path", remedy
+
+
+def _is_deployment_name(name: str) -> bool:
+    return len(name) <= NAME_MAX_LENGTH and re.fullmatch(_OWN_NAME, name, re.ASCII) is not None
+
+
+def _explain_backend(backend: Any) -> tuple[str, str]:
+    if backend.deployment is None:
+        return (
+            "neither deployment nor provider is given",
+            "deployment: {name: …} names an LLMDeployment of this namespace",
+        )
+    return "both deployment and provider are given", "leave one of the two out"
+
+
+def _explain_detector(detector: Any) -> tuple[str, str]:
+    if not detector.keywords and detector.builtin is None:
+        return "neither keywords nor builtin is given", "for instance keywords: [bluebird], or builtin: PaymentCard"
+    return "both keywords and builtin are given", "leave one of the two out, or make two detectors of it"
+
+
+def _count_keywords(policy: Any) -> int:
+    return sum(len(detector.keywords) for detector in policy.detectors)
 
 
 def _role_of_anonymous_ok(spec: Any) -> bool:
@@ -73,7 +179,6 @@ RULES: Final = (
             "copy the name as kubectl get shows it",
         )
         for at in (
-            "spec.backends[*].deployment.name",
             "spec.backends[*].provider.secretRef.name",
             "spec.backends[*].provider.tls.caSecretRef.name",
             "spec.authentication.apiKeys.secretRef.name",
@@ -90,8 +195,17 @@ RULES: Final = (
         for at in (
             "spec.backends[*].provider.secretRef.key",
             "spec.backends[*].provider.tls.caSecretRef.key",
-            "spec.roles[*].consumers[*]",
         )
+    ),
+    replace(
+        pattern_rule(
+            "roles.consumers.charset",
+            "spec.roles[*].consumers[*]",
+            DATA_KEY,
+            "is not a key of a Secret: letters, digits, -, _ and .",
+            "copy the key as kubectl describe shows it",
+        ),
+        pattern=DATA_KEY,  # 64 roles × 256 consumers
     ),
     pattern_rule(
         "models.name.charset",
@@ -113,36 +227,105 @@ RULES: Final = (
         holds=lambda backend: (backend.deployment is None) != (backend.provider is None),
         cel="has(self.deployment) != has(self.provider)",
         message="exactly one of deployment and provider must be given",
-        remedy="leave the other out",
+        remedy="give one of the two",
+        explain=_explain_backend,
+    ),
+    Rule(
+        id="backends.deployment.name.form",
+        at="spec.backends[*].deployment.name",
+        holds=_is_deployment_name,
+        cel=f"size(self) <= {NAME_MAX_LENGTH} && {matches(_OWN_NAME)}",
+        message="is not the name of an LLMDeployment: at most 48 lower-case letters, digits and -, beginning with a letter",
+        remedy="copy the name as kubectl get llmdep shows it",
     ),
     Rule(
         id="provider.baseURL",
         at="spec.backends[*].provider",
         field=".baseURL",
-        holds=lambda provider: provider.base_url is not None or provider.type.value not in _OWN_BASE_URL,
-        cel=f"has(self.baseURL) || !(self.type in {cel_list(_OWN_BASE_URL)})",
+        holds=lambda provider: provider.base_url is not None or provider.type.value not in OWN_BASE_URL,
+        cel=f"has(self.baseURL) || !(self.type in {cel_list(OWN_BASE_URL)})",
         message="this provider has no address of its own, so baseURL is required",
         remedy="for instance https://llm.example.com/v1",
     ),
     pattern_rule(
         "provider.baseURL.https",
         "spec.backends[*].provider.baseURL",
-        "https://[^ ]+",
-        "is not an https URL",
+        _BASE_URL,
+        "is not an https URL with a host, perhaps a port, and a plain path",
         "for instance https://llm.example.com/v1",
+        explain=_explain_base_url,
+    ),
+    Rule(
+        id="provider.baseURL.region",
+        at="spec.backends[*].provider",
+        field=".region",
+        holds=lambda provider: provider.base_url is None or provider.region is None,
+        cel="!has(self.baseURL) || !has(self.region)",
+        message="has no effect beside baseURL, which is the whole address",
+        remedy="leave one of the two out",
+    ),
+    Rule(
+        id="provider.baseURL.parameters",
+        at="spec.backends[*].provider",
+        field=".parameters",
+        holds=lambda provider: provider.base_url is None or not provider.parameters,
+        cel="!has(self.baseURL) || !has(self.parameters) || size(self.parameters) == 0",
+        message="have no effect beside baseURL, which is the whole address",
+        remedy="leave one of the two out",
+    ),
+    Rule(
+        id="provider.parameters.region",
+        at="spec.backends[*].provider.parameters",
+        holds=lambda parameters: "region" not in parameters,
+        cel="!('region' in self)",
+        message="region is no parameter",
+        remedy="provider.region would work",
+    ),
+    pattern_rule(
+        "provider.parameters.charset",
+        "spec.backends[*].provider.parameters[*]",
+        "[A-Za-z0-9][-A-Za-z0-9._]*",
+        "is no part of an address: letters, digits, -, _ and ., beginning with a letter or digit",
+        "the provider table in the docs has examples, for instance my-resource",
+    ),
+    pattern_rule(
+        "provider.region.label",
+        "spec.backends[*].provider.region",
+        DNS_LABEL,
+        "is not a region: lower-case letters, digits and -, beginning and ending with a letter or digit",
+        "for instance eu or us-east-1",
+    ),
+    pattern_rule(
+        "provider.tls.serverName.dns",
+        "spec.backends[*].provider.tls.serverName",
+        DNS_SUBDOMAIN,
+        "is not a host name: lower-case letters, digits, - and .",
+        "for instance llm.example.com",
     ),
     Rule(
         id="models.targets.backend",
         at="spec",
         field=".models",
         holds=lambda spec: not _unknown_targets(spec),
-        cel="self.models.all(m, m.targets.all(t, self.backends.exists(b, b.name == t.backend)))",
+        cel=(
+            # The names are read once: asked anew for each target, 256 models × 16 targets would cost a call more than it may.
+            "[self.backends.map(b, b.name)].all(names, self.models.all(m, m.targets.all(t, t.backend in names)))"
+        ),
         message="a target names a backend that spec.backends does not have",
         remedy="add the backend or correct the name",
-        explain=lambda spec: (
-            f"backend {_unknown_targets(spec)[0]} is not in spec.backends",
-            choose(_unknown_targets(spec)[0], _names(spec.backends)),
+        explain=_explain_target,
+    ),
+    Rule(
+        id="models.targets.pair",
+        at="spec.models[*].targets",
+        holds=lambda targets: not any(True for _ in _twice(_pairs(targets))),
+        cel=(
+            # As lists, because the estimate for a pair of texts is their length: 256 models × 16 × 16 pairs.
+            "[self.map(t, [t.backend, has(t.model) ? t.model : ''])].all(pairs, pairs.all(a, pairs.exists_one(b, b == a)))"
         ),
+        message="a backend appears twice with the same model",
+        remedy="leave one of the two out, or give it another model",
+        explain=_explain_pair,
     ),
     Rule(
         id="models.targets.weight",
@@ -191,8 +374,8 @@ RULES: Final = (
     Rule(
         id="dataPolicy.header.taken",
         at="spec.dataPolicy.header",
-        holds=lambda header: header not in _TAKEN_HEADERS and not header.startswith(("x-fairlead-", "x-envoy-")),
-        cel=f"!(self in {cel_list(_TAKEN_HEADERS)}) && !self.startsWith('x-fairlead-') && !self.startsWith('x-envoy-')",
+        holds=lambda header: header not in _TAKEN_HEADERS and not header.startswith(_TAKEN_PREFIXES),
+        cel=f"!(self in {cel_list(_TAKEN_HEADERS)}) && !{cel_list(_TAKEN_PREFIXES)}.exists(p, self.startsWith(p))",
         message="this header means something else already",
         remedy="x-data-classification would work",
     ),
@@ -202,7 +385,52 @@ RULES: Final = (
         holds=lambda detector: bool(detector.keywords) != (detector.builtin is not None),
         cel="(has(self.keywords) && size(self.keywords) > 0) != has(self.builtin)",
         message="exactly one of keywords and builtin must be given",
-        remedy="leave the other out",
+        remedy="give one of the two",
+        explain=_explain_detector,
+    ),
+    Rule(
+        id="detectors.name.reserved",
+        at="spec.dataPolicy.detectors[*].name",
+        holds=lambda name: name not in RESERVED_DETECTORS,
+        cel=f"!(self in {cel_list(RESERVED_DETECTORS)})",
+        message="default, header and opaque are what the gateway itself calls the reasons of a class",
+        remedy="take another name",
+        explain=lambda name: (
+            f"{name} is what the gateway itself calls a reason of a class",
+            f"my-{name} would work",
+        ),
+    ),
+    Rule(
+        id="detectors.keywords.findable",
+        at="spec.dataPolicy.detectors[*].keywords[*]",
+        holds=is_findable,
+        cel=f"self.matches('{_CEL_FINDABLE}')",
+        message="has nothing that can be found: spaces, - and _ only stand between words",
+        remedy="write the word itself, for instance bluebird",
+    ),
+    Rule(
+        id="detectors.keywords.total",
+        at="spec.dataPolicy",
+        field=".detectors",
+        holds=lambda policy: _count_keywords(policy) <= MAX_KEYWORDS,
+        cel="!has(self.detectors) || self.detectors.map(d, has(d.keywords) ? size(d.keywords) : 0).sum()"
+        f" <= {MAX_KEYWORDS}",
+        message=f"have more than {MAX_KEYWORDS} keywords together, and each is looked for in each request",
+        remedy=f"{MAX_KEYWORDS} would work",
+        explain=lambda policy: (
+            f"have {_count_keywords(policy)} keywords together, and each is looked for in each request",
+            f"{MAX_KEYWORDS} would work",
+        ),
+    ),
+    *(
+        _unique_rule(f"{at}.unique".removeprefix("spec."), at)
+        for at in (
+            "spec.roles[*].llmAccess",
+            "spec.roles[*].dataAccess",
+            "spec.roles[*].mayDeclare",
+            "spec.dataPolicy.denyClasses",
+            "spec.dataPolicy.detectors[*].keywords",
+        )
     ),
     *duration_rules("gateway.drainTimeout", "spec.gateway.drainTimeout", "0s", "1h"),
     *duration_rules("models.timeouts.responseHeaders", "spec.models[*].timeouts.responseHeaders", "100ms", "1h"),

@@ -7,7 +7,6 @@ a request of its own, so that nothing of one provider stays on the request for t
 from __future__ import annotations
 
 import ipaddress
-from hashlib import blake2b
 from typing import Final
 
 from fairlead.api.route import LLMAccess
@@ -20,6 +19,7 @@ __all__ = [
     "attempt_host",
     "attempts_of",
     "backend_of",
+    "egress_host",
     "key_name",
     "make_clusters",
     "upstream_cluster",
@@ -31,9 +31,14 @@ _NO_LIMIT: Final = 100_000
 
 
 def attempt_host(attempt: Attempt) -> str:
-    """The host name by which the egress listener knows an attempt; it means the same place in every generation."""
-    digest = blake2b(f"{attempt.place}\0{attempt.model}".encode(), digest_size=8).hexdigest()
-    return f"{digest}.{attempt.backend}.{attempt.access.value.lower()}"
+    """The host name by which the egress listener knows an attempt; it means the same place in every generation. Its first part is
+    the backend's name for the model in hexadecimal digits: `lua/egress.lua` reads it there."""
+    return f"{attempt.model.encode().hex()}.{egress_host(attempt)}"
+
+
+def egress_host(attempt: Attempt) -> str:
+    """The virtual host of the egress that serves all attempts at this place."""
+    return f"{attempt.place}.{attempt.backend}.{attempt.access.value.lower()}"
 
 
 def attempt_cluster(attempt: Attempt) -> str:
@@ -43,7 +48,7 @@ def attempt_cluster(attempt: Attempt) -> str:
 
 def backend_of(cluster: str) -> tuple[str, LLMAccess]:
     """The backend of such a cluster, and its kind."""
-    _, name, access = cluster.partition("~")[2].split(".")
+    _, _, name, access = cluster.partition("~")[2].split(".")
     return name, LLMAccess(access.capitalize())
 
 

@@ -1,4 +1,5 @@
-"""The egress routes: one virtual host per attempt. The second wall: endpoint and class are checked again, per backend.
+"""The egress routes: one virtual host per backend, with one domain for each of its models. The second wall: endpoint and class are
+checked again, per backend.
 
 What the public side decided comes as a header that it sets itself. A request for a backend that may not take its class is refused
 here, whatever led it here.
@@ -6,41 +7,62 @@ here, whatever led it here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from fairlead.api.route import LLMAccess
-from fairlead.gateway.envoy.clusters import attempt_host, attempts_of, upstream_cluster
+from fairlead.gateway.envoy.clusters import attempt_host, attempts_of, egress_host, upstream_cluster
 from fairlead.gateway.envoy.replies import make_error_response
 from fairlead.gateway.envoy.settings import GatewaySettings
-from fairlead.gateway.envoy.words import Json, set_header
+from fairlead.gateway.envoy.words import Json, duration, set_header, typed
 from fairlead.gateway.lookup import ENDPOINTS
 from fairlead.gateway.table import Attempt, RouteTable, Upstream
 
-__all__ = ["BACKEND_HEADER", "CLASS_HEADER", "SKIP_HEADER", "make_egress_routes"]
+__all__ = ["BACKEND_HEADER", "CLASS_HEADER", "IDLE_HEADER", "SKIP_HEADER", "make_egress_routes"]
 
 CLASS_HEADER: Final = "x-fairlead-class"
 BACKEND_HEADER: Final = "x-fairlead-backend"
 #: On the answer that a backend does not have an endpoint: try the next one. Never taken from a backend.
 SKIP_HEADER: Final = "x-fairlead-skip"
+#: On requests for a stream: how long it may pause. Envoy 1.40 drops a `per_try_idle_timeout` that is not shorter than the
+#: `per_try_timeout`, so it cannot stand beside the public route's wait for the headers; and only what ends here counts against the host.
+IDLE_HEADER: Final = "x-fairlead-idle"
+#: Endpoints whose answers may be streams.
+_STREAMED: Final = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages")
 _LUA: Final = "envoy.filters.http.lua"
 
 
 def make_egress_routes(table: RouteTable, settings: GatewaySettings) -> Json:
     """The whole route configuration."""
     upstreams = {upstream.name: upstream for upstream in table.upstreams}
-    hosts = [_make_host(attempt, upstreams[attempt.backend], settings) for attempt in attempts_of(table)]
-    return {"name": "egress", "virtual_hosts": sorted(hosts, key=lambda host: str(host["name"]))}
+    places: dict[str, list[Attempt]] = {}
+    for attempt in attempts_of(table):
+        places.setdefault(egress_host(attempt), []).append(attempt)
+    idles: dict[str, set[float]] = {name: set() for name in places}
+    for chain in table.chains.values():
+        for attempt in chain.attempts:
+            idles[egress_host(attempt)].add(chain.timeouts.idle_s)
+    hosts = [
+        _make_host(name, attempts, upstreams[attempts[0].backend], settings, sorted(idles[name]))
+        for name, attempts in sorted(places.items())
+    ]
+    return {"name": "egress", "virtual_hosts": hosts}
 
 
-def _make_host(attempt: Attempt, upstream: Upstream, settings: GatewaySettings) -> Json:
-    host = attempt_host(attempt)
+def _make_host(
+    name: str, attempts: Sequence[Attempt], upstream: Upstream, settings: GatewaySettings, idles: Sequence[float]
+) -> Json:
     return {
-        "name": host,
-        "domains": [host],
+        "name": name,
+        "domains": sorted(attempt_host(attempt) for attempt in attempts),
         "request_body_buffer_limit": settings.max_body_bytes,
         "response_headers_to_add": [set_header(BACKEND_HEADER, upstream.name)],
         "routes": [
-            *(_make_route(path, to, attempt, upstream) for path, to in sorted(upstream.paths.items())),
+            *(
+                _make_route(path, to, upstream, idle_s)
+                for path, to in sorted(upstream.paths.items())
+                for idle_s in (*(idles if path in _STREAMED else ()), None)
+            ),
             *(_make_missing(path) for path in ENDPOINTS if path not in upstream.paths),
             {
                 "match": {"prefix": "/"},
@@ -53,7 +75,8 @@ def _make_host(attempt: Attempt, upstream: Upstream, settings: GatewaySettings) 
     }
 
 
-def _make_route(path: str, to: str, attempt: Attempt, upstream: Upstream) -> Json:
+def _make_route(path: str, to: str, upstream: Upstream, idle_s: float | None) -> Json:
+    """`idle_s`: of streams; None: for whatever else comes."""
     classes = [{"exact": data_class.value} for data_class in upstream.classes]
     action: Json = {
         "cluster": upstream_cluster(upstream),
@@ -61,37 +84,45 @@ def _make_route(path: str, to: str, attempt: Attempt, upstream: Upstream) -> Jso
         "host_rewrite_literal": upstream.authority or upstream.host,
         "prefix_rewrite": to,
     }
-    if upstream.access is LLMAccess.LOCAL:
-        # Another pod of the same deployment, when one has just gone.
-        action["retry_policy"] = {
-            "retry_on": "connect-failure,refused-stream,reset-before-request",
-            "num_retries": 2,
-            "retry_host_predicate": [
-                {
-                    "name": "envoy.retry_host_predicates.previous_hosts",
-                    "typed_config": {
-                        "@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
-                    },
-                }
-            ],
-            "host_selection_retry_max_attempts": 3,
-        }
+    retry = _make_retry(upstream) | ({} if idle_s is None else {"per_try_idle_timeout": duration(idle_s)})
+    if retry:
+        action["retry_policy"] = retry
+    streams = [] if idle_s is None else [{"name": IDLE_HEADER, "string_match": {"exact": duration(idle_s)}}]
     route: Json = {
         "match": {
             "path": path,
             "headers": [
                 {"name": ":method", "string_match": {"exact": "POST"}},
                 {"name": CLASS_HEADER, "string_match": _any_of(classes)},
+                *streams,
             ],
         },
-        "metadata": {"filter_metadata": {_LUA: _lua_data(attempt, upstream)}},
+        "metadata": {"filter_metadata": {_LUA: _lua_data(upstream)}},
         "route": action,
-        "request_headers_to_remove": [CLASS_HEADER],
+        "request_headers_to_remove": [CLASS_HEADER, IDLE_HEADER],
         "response_headers_to_remove": [SKIP_HEADER],
     }
     if upstream.headers:
         route["request_headers_to_add"] = [set_header(name, value) for name, value in upstream.headers]
     return route
+
+
+def _make_retry(upstream: Upstream) -> Json:
+    """Another pod of the same deployment, when one has just gone. A provider's hosts are all the same to us."""
+    if upstream.access is not LLMAccess.LOCAL:
+        return {}
+    return {
+        "retry_on": "connect-failure,refused-stream,reset-before-request",
+        "num_retries": 2,
+        "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.025s"},
+        "retry_host_predicate": [
+            {
+                "name": "envoy.retry_host_predicates.previous_hosts",
+                "typed_config": typed("envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"),
+            }
+        ],
+        "host_selection_retry_max_attempts": 3,
+    }
 
 
 def _make_missing(path: str) -> Json:
@@ -106,9 +137,8 @@ def _any_of(classes: list[Json]) -> Json:
     return {"safe_regex": {"regex": "|".join(entry["exact"] for entry in classes) or "[^\\s\\S]"}}
 
 
-def _lua_data(attempt: Attempt, upstream: Upstream) -> Json:
+def _lua_data(upstream: Upstream) -> Json:
     return {
-        "model": attempt.model,
         "usage": "true" if upstream.has_stream_usage else "false",
         "access": upstream.access.value,
     }

@@ -19,8 +19,8 @@ from fairlead.gateway.envoy.settings import GatewaySettings
 from fairlead.gateway.envoy.words import Json, make_discovery
 from fairlead.gateway.table import RouteTable, Upstream
 
-__all__ = ["CLUSTERS_FILE", "EGRESS_FILE", "PUBLIC_FILE", "GatewayFiles", "dump_resources", "read_resources", "render_files",
-           "render_static", "version_of"]  # fmt: skip
+__all__ = ["CLUSTERS_FILE", "EGRESS_FILE", "PUBLIC_FILE", "GatewayFiles", "dump_resources", "is_untouched", "read_resources",
+           "render_files", "render_static", "version_of"]  # fmt: skip
 
 PUBLIC_FILE: Final = "rds-public.json"
 EGRESS_FILE: Final = "rds-egress.json"
@@ -95,6 +95,14 @@ def read_resources(text: str) -> tuple[str, list[Json]]:
     resources = [dict(resource) for resource in file["resources"]]
     kinds = {str(resource.pop("@type")).rpartition("/")[2] for resource in resources}
     return (kinds.pop() if kinds else ""), resources
+
+
+def is_untouched(text: str) -> bool:
+    """Whether a file is as `dump_resources` wrote it, whichever release did: its version is the digest of what it holds."""
+    try:
+        return dump_resources(*read_resources(text)) == text
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False
 
 
 def version_of(text: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from fairlead.gateway.envoy.egress import BACKEND_HEADER, CLASS_HEADER
+from fairlead.gateway.envoy.egress import BACKEND_HEADER, CLASS_HEADER, IDLE_HEADER
 from fairlead.gateway.envoy.logs import make_access_logs
 from fairlead.gateway.envoy.replies import make_local_replies
 from fairlead.gateway.envoy.settings import GatewaySettings
@@ -63,7 +63,7 @@ def _make_public(settings: GatewaySettings) -> Json:
 
 def _make_stripping() -> Json:
     """Headers of ours that only we may set."""
-    ours = (CONSUMER_HEADER, CLASS_HEADER, BACKEND_HEADER)
+    ours = (CONSUMER_HEADER, CLASS_HEADER, BACKEND_HEADER, IDLE_HEADER)
     return {
         "name": "strip",
         "typed_config": typed(
@@ -158,6 +158,8 @@ def _make_egress(settings: GatewaySettings) -> Json:
         },
         local_reply_config=make_local_replies(),
         stream_idle_timeout="0s",
+        # The peer is in this process: a response that breaks off need not linger for a second before the client hears of it.
+        delayed_close_timeout="0s",
         generate_request_id=False,
         http_filters=[
             # It takes headers away, the mark among them by which the route was found: the route stays.

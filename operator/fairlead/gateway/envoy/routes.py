@@ -5,10 +5,14 @@ A request without a chain matches nothing and is denied: whatever went wrong bef
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
 from typing import Final
 
+import orjson
+
 from fairlead.gateway.envoy.clusters import attempt_cluster
-from fairlead.gateway.envoy.egress import CLASS_HEADER, SKIP_HEADER
+from fairlead.gateway.envoy.egress import CLASS_HEADER, IDLE_HEADER, SKIP_HEADER
 from fairlead.gateway.envoy.listeners import KEY
 from fairlead.gateway.envoy.replies import DIRECT_JSON, make_error_response
 from fairlead.gateway.envoy.settings import GatewaySettings
@@ -17,33 +21,39 @@ from fairlead.gateway.lookup import MODELS_CHAIN, make_lookup
 from fairlead.gateway.lua import pack_lookup
 from fairlead.gateway.table import Chain, Profile, RouteTable
 
-__all__ = ["make_public_routes", "make_unavailable"]
+__all__ = ["make_plugins", "make_public_routes", "make_unavailable", "name_groups"]
 
 _PRIORITY_GROUPS: Final = "envoy.extensions.router.cluster_specifiers.priority_group.v3.PriorityGroupClusterSpecifier"
-_RETRY_ON: Final = (
-    "gateway-error,connect-failure,refused-stream,reset-before-request,reset,retriable-status-codes,retriable-headers"
-)
-_RETRIED_STATUSES: Final = (408, 429, 500, 502, 503, 504, 529)
+#: "5xx" is whatever is no answer, too: refused, reset, too late.
+_RETRY_ON: Final = "5xx,retriable-status-codes,retriable-headers"
+_RETRIED_STATUSES: Final = (408, 429)
+#: Short, since the next attempt goes to somebody else: over a dozen attempts long ones would add up to seconds.
+_BACK_OFF_S: Final = 0.005
+_MAX_BACK_OFF_S: Final = 10 * _BACK_OFF_S  # Envoy's default
 
 
 def make_public_routes(table: RouteTable, settings: GatewaySettings) -> Json:
     """The whole route configuration."""
-    chains = {chain.id: chain for chain in table.chains.values()}
+    chains = {chain.route: chain for chain in table.chains.values()}
     actions: dict[str, Json] = {}
-    for chain_id, chain in sorted(chains.items()):
-        actions[f"{chain_id}|true"] = _act(_make_route(table, chain, is_stream=True))
-        actions[f"{chain_id}|false"] = _act(_make_route(table, chain, is_stream=False))
+    for name, chain in sorted(chains.items()):
+        actions[f"{name}|true"] = _act(_make_route(table, chain, is_stream=True))
+        actions[f"{name}|false"] = _act(_make_route(table, chain, is_stream=False))
     for profile in table.profiles:
         actions[f"{MODELS_CHAIN}|{profile.id}"] = _act(_make_models(table, profile))
     return {
         "name": "public",
         "max_direct_response_body_size_bytes": 1_048_576,
+        "cluster_specifier_plugins": make_plugins(_groups_of(chain) for chain in chains.values() if chain.groups),
         "virtual_hosts": [
             {
                 "name": "public",
                 "domains": ["*"],
                 "request_body_buffer_limit": settings.max_body_bytes,
                 "response_headers_to_remove": [SKIP_HEADER],
+                # What the classifier found. Without it the header is empty or "-", which no backend takes.
+                "request_headers_to_add": [set_header(CLASS_HEADER, f"%DYNAMIC_METADATA({NAMESPACE}:class)%")],
+                "response_headers_to_add": [set_header(CLASS_HEADER, f"%REQ({CLASS_HEADER})%")],
                 "typed_per_filter_config": {
                     "classify": typed(
                         "envoy.extensions.filters.http.lua.v3.LuaPerRoute",
@@ -83,39 +93,55 @@ def _act(route: Json) -> Json:
 
 
 def _make_route(table: RouteTable, chain: Chain, *, is_stream: bool) -> Json:
-    name = f"{chain.model}/{chain.data_class.value}"
     if not chain.groups:
-        return _unavailable(name)
-    groups = [
+        return _unavailable(chain.model)
+    timeouts = chain.timeouts
+    route: Json = {
+        "cluster_specifier_plugin": name_groups(_groups_of(chain)),
+        "auto_host_rewrite": True,
+        "timeout": "0s" if is_stream else duration(timeouts.request_s),
+        "idle_timeout": duration(_longest_pause_s(chain) if is_stream else timeouts.request_s),
+        "retry_policy": _make_retry(table, chain, is_stream=is_stream),
+    }
+    if not is_stream:
+        return {"route": route}
+    return {"route": route, "request_headers_to_add": [set_header(IDLE_HEADER, duration(timeouts.idle_s))]}
+
+
+def _groups_of(chain: Chain) -> list[Json]:
+    """Envoy draws one number per request and takes it in each group modulo the sum of its weights (PriorityGroupRouteEntry), so what
+    `Chain` says of one draw holds."""
+    return [
         {
-            "name": f"attempt{number}",
+            "name": str(number),
             "clusters": [
                 {"cluster_name": attempt_cluster(weighted.attempt), "weight": weighted.weight} for weighted in group
             ],
         }
         for number, group in enumerate(chain.groups, 1)
     ]
+
+
+def name_groups(groups: Sequence[Json]) -> str:
+    """By what they are: both versions of a chain, and chains that differ by their class only, share them."""
+    return blake2b(orjson.dumps(groups), digest_size=8).hexdigest()
+
+
+def make_plugins(many: Iterable[Sequence[Json]]) -> list[Json]:
+    """What chooses the cluster for each attempt, once for each different list of groups; routes refer to it by name."""
+    by_name = {name_groups(groups): groups for groups in many}
+    return [
+        {"extension": {"name": name, "typed_config": typed(_PRIORITY_GROUPS, priority_groups=list(groups))}}
+        for name, groups in sorted(by_name.items())
+    ]
+
+
+def _longest_pause_s(chain: Chain) -> float:
+    """To the client a stream is idle while one backend after the other is tried, so this bounds all of that: were it `idle` itself, it
+    would end the failover before the last backends have their turn. What one backend may be silent for is bounded by itself, before
+    its headers per try, and after them on the egress side (IDLE_HEADER)."""
     timeouts = chain.timeouts
-    idle = duration(timeouts.idle_s)
-    route: Json = {
-        "inline_cluster_specifier_plugin": {
-            "extension": {
-                "name": "envoy.router.cluster_specifier_plugin.priority_group",
-                "typed_config": typed(_PRIORITY_GROUPS, priority_groups=groups),
-            }
-        },
-        "auto_host_rewrite": True,
-        "timeout": "0s" if is_stream else duration(timeouts.request_s),
-        "idle_timeout": idle if is_stream else duration(timeouts.request_s),
-        "retry_policy": _make_retry(table, chain, is_stream=is_stream),
-    }
-    return {
-        "name": name,
-        "route": route,
-        "request_headers_to_add": [set_header(CLASS_HEADER, chain.data_class.value)],
-        "response_headers_to_add": [set_header(CLASS_HEADER, chain.data_class.value)],
-        "metadata": {"filter_metadata": {NAMESPACE: {"model": chain.model, "class": chain.data_class.value}}},
-    }
+    return len(chain.groups) * (timeouts.response_headers_s + _MAX_BACK_OFF_S) + timeouts.idle_s
 
 
 def make_unavailable(name: str) -> Json:
@@ -139,11 +165,10 @@ def _make_retry(table: RouteTable, chain: Chain, *, is_stream: bool) -> Json:
         "retriable_headers": [{"name": SKIP_HEADER, "present_match": True}],
         "num_retries": len(chain.groups) - 1,
         "refresh_cluster_on_retry": True,
-        "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
+        "retry_back_off": {"base_interval": duration(_BACK_OFF_S)},
     }
     if is_stream:
         retry["per_try_timeout"] = duration(chain.timeouts.response_headers_s)
-        retry["per_try_idle_timeout"] = duration(chain.timeouts.idle_s)
     return retry
 
 

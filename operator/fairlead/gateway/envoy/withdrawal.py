@@ -8,15 +8,16 @@ places stay that the new table still sends them to. What widens is not taken ove
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Final
+from itertools import groupby
+from typing import Any, Final, NamedTuple
 
 from fairlead.api.route import LLMAccess
 from fairlead.gateway.envoy.clusters import attempt_cluster, backend_of
 from fairlead.gateway.envoy.files import dump_resources, read_resources
-from fairlead.gateway.envoy.routes import make_unavailable
+from fairlead.gateway.envoy.routes import make_plugins, make_unavailable, name_groups
 from fairlead.gateway.envoy.words import Json
 from fairlead.gateway.lookup import MODELS_CHAIN, make_lookup
 from fairlead.gateway.lua import pack_lookup, unpack_lookup
@@ -67,8 +68,9 @@ def withdraw(public: str, table: RouteTable, refused: Collection[str] = ()) -> s
     (host,) = routes["virtual_hosts"]
     running = unpack_lookup(host["typed_per_filter_config"]["classify"]["filter_context"])
     actions: Json = host["matcher"]["matcher_tree"]["exact_match_map"]["map"]
+    tried = _read_plugins(routes)
     pairs = _pair_callers(running, table)
-    kept, narrowed = _keep(running, actions, _New(table, frozenset(refused)), set(pairs.values()))
+    kept, narrowed = _keep(running, _Tried(actions, tried), _New(table, frozenset(refused)), set(pairs.values()))
     wanted = make_lookup(table)
     more = [detector for detector in wanted["detectors"] if detector not in running["detectors"]]
     opaque = max(running["opaque"], wanted["opaque"], key=[c.value for c in CLASSES].index)
@@ -77,7 +79,9 @@ def withdraw(public: str, table: RouteTable, refused: Collection[str] = ()) -> s
     changed: Json = {"detectors": [*more, *running["detectors"]], "opaque": opaque}
     if kept is not None:
         changed = _rewrite(running, pairs, kept, narrowed) | changed
-        actions |= {key: action for _, _, versions in narrowed.values() for key, action in versions.items()}
+        actions |= {key: action for one in narrowed.values() for key, action in one.actions.items()}
+        groups = [*tried.values(), *(one.groups for one in narrowed.values())]
+        routes["cluster_specifier_plugins"] = make_plugins(groups)
         actions |= {f"{MOVING}|{is_stream}": make_unavailable(MOVING) for is_stream in ("true", "false")}
         for was, new in sorted(set(pairs.values())):
             actions[f"{MODELS_CHAIN}|{_join(was, new)}"] = actions[f"{MODELS_CHAIN}|{was}"]
@@ -97,13 +101,46 @@ def _pair_callers(running: Mapping[str, Any], table: RouteTable) -> dict[str, Pa
     return pairs
 
 
-Narrowed = dict[
-    tuple[str, frozenset[str]], tuple[str, str, Json]
-]  # (chain, clusters that stay) -> (id, chain, its actions)
+class _Shorter(NamedTuple):
+    """A chain of which not all stay: its id, the chain as it runs, its routes (key -> action) and the groups that they share."""
+
+    id: str
+    chain: str
+    actions: Json
+    groups: list[Json]
+
+
+Narrowed = dict[tuple[str, frozenset[str]], _Shorter]  # (chain, clusters that stay)
+
+
+class _Tried(NamedTuple):
+    """What runs: key -> action, and name of a plugin -> its groups."""
+
+    actions: Mapping[str, Any]
+    plugins: Mapping[str, list[Json]]
+
+    def groups(self, chain: str) -> list[Json]:
+        """Those of both of a chain's routes; none if they answer by themselves."""
+        route = self.actions[f"{_route_of(chain)}|true"]["action"]["typed_config"].get("route") or {}
+        return self.plugins.get(route.get("cluster_specifier_plugin", ""), [])
+
+    def clusters(self, chain: str) -> frozenset[str]:
+        """All that they lead to."""
+        return frozenset(cluster["cluster_name"] for group in self.groups(chain) for cluster in group["clusters"])
+
+
+def _route_of(chain: str) -> str:
+    """As `classify.lua` reads it."""
+    return chain.partition(".")[0]
+
+
+def _read_plugins(routes: Mapping[str, Any]) -> dict[str, list[Json]]:
+    extensions = [plugin["extension"] for plugin in routes.get("cluster_specifier_plugins", ())]
+    return {extension["name"]: extension["typed_config"]["priority_groups"] for extension in extensions}
 
 
 def _keep(
-    running: Mapping[str, Any], actions: Mapping[str, Any], new: _New, pairs: set[Pair]
+    running: Mapping[str, Any], tried: _Tried, new: _New, pairs: set[Pair]
 ) -> tuple[dict[str, dict[str, str]] | None, Narrowed]:
     """Model -> joined verdict -> chain that stays for it, None if nothing is withdrawn; and the chains that became shorter."""
     kept: dict[str, dict[str, str]] = {model: {} for model in running["models"]}
@@ -116,7 +153,7 @@ def _keep(
                 chain = by_verdict.get(running_verdict)
                 if chain is None:
                     continue
-                clusters = _clusters_of(actions, chain)
+                clusters = tried.clusters(chain)
                 stay = frozenset(one for one in clusters if new.permits(one, model, verdict))
                 name = _verdict(was, becomes, key)
                 if stay == clusters and (clusters or _is_permitted(new, model, verdict)):
@@ -124,7 +161,7 @@ def _keep(
                     continue
                 is_less = True
                 if stay:
-                    kept[model][name] = _narrow(narrowed, actions, chain, stay)
+                    kept[model][name] = _narrow(narrowed, tried, chain, stay)
                 elif _is_permitted(new, model, verdict):
                     kept[model][name] = MOVING
     return (kept if is_less else None), narrowed
@@ -135,35 +172,42 @@ def _is_permitted(new: _New, model: str, verdict: Verdict | None) -> bool:
     return verdict is not None and (model, verdict) in new.table.chains
 
 
-def _groups_of(action: Any) -> Any:
-    """The groups of attempts in an action; none for one that answers by itself."""
-    route = action["action"]["typed_config"].get("route") or {}
-    plugin = route.get("inline_cluster_specifier_plugin") or {}
-    return ((plugin.get("extension") or {}).get("typed_config") or {}).get("priority_groups") or []
-
-
-def _clusters_of(actions: Mapping[str, Any], chain: str) -> frozenset[str]:
-    groups = _groups_of(actions[f"{chain}|true"])  # both versions of a chain try the same
-    return frozenset(cluster["cluster_name"] for group in groups for cluster in group["clusters"])
-
-
-def _narrow(narrowed: Narrowed, actions: Mapping[str, Any], chain: str, stay: frozenset[str]) -> str:
+def _narrow(narrowed: Narrowed, tried: _Tried, chain: str, stay: frozenset[str]) -> str:
     """The id of the chain that tries only these, made once."""
     if (chain, stay) not in narrowed:
-        digest = blake2b("\0".join([chain, *sorted(stay)]).encode(), digest_size=8).hexdigest()
-        versions = {f"{digest}|{kind}": _shorten(actions[f"{chain}|{kind}"], stay) for kind in ("true", "false")}
-        narrowed[chain, stay] = (digest, chain, versions)
-    return narrowed[chain, stay][0]
+        route, dot, data_class = chain.partition(".")
+        digest = blake2b("\0".join([route, *sorted(stay)]).encode(), digest_size=8).hexdigest()
+        groups = _shorten(tried.groups(chain), stay)
+        actions = {f"{digest}|{kind}": _lead_to(groups, tried.actions[f"{route}|{kind}"]) for kind in ("true", "false")}
+        narrowed[chain, stay] = _Shorter(digest + dot + data_class, chain, actions, groups)
+    return narrowed[chain, stay].id
 
 
-def _shorten(action: Json, stay: frozenset[str]) -> Json:
-    shorter = copy.deepcopy(action)
-    groups = _groups_of(shorter)
-    for group in groups:
-        group["clusters"] = [cluster for cluster in group["clusters"] if cluster["cluster_name"] in stay]
-    groups[:] = [group for group in groups if any(cluster["weight"] for cluster in group["clusters"])]
-    shorter["action"]["typed_config"]["route"]["retry_policy"]["num_retries"] = len(groups) - 1
-    return shorter
+def _shorten(groups: Sequence[Json], stay: frozenset[str]) -> list[Json]:
+    tried = [group["clusters"] for group in groups]
+    kept = [row for rows in _split(tried) for row in _drop(rows, stay)]
+    return [{"name": str(number), "clusters": row} for number, row in enumerate(kept, 1)]
+
+
+def _lead_to(groups: Sequence[Json], action: Json) -> Json:
+    changed = copy.deepcopy(action)
+    route = changed["action"]["typed_config"]["route"]
+    route["cluster_specifier_plugin"] = name_groups(groups)
+    route["retry_policy"]["num_retries"] = len(groups) - 1
+    return changed
+
+
+def _split(tried: list[list[Json]]) -> list[list[list[Json]]]:
+    """Attempts in runs of the same weights: in such a run each draw falls into the same column from the first attempt to the last."""
+    return [list(rows) for _, rows in groupby(tried, key=lambda row: [cluster["weight"] for cluster in row])]
+
+
+def _drop(rows: list[list[Json]], stay: frozenset[str]) -> list[list[Json]]:
+    """The same run without what does not stay: each column keeps its share and its order, and closes up, so that whatever is drawn all
+    that stay are tried."""
+    columns = [[cluster for cluster in column if cluster["cluster_name"] in stay] for column in zip(*rows, strict=True)]
+    length = max((len(column) for column in columns), default=0)
+    return [[column[number] for column in columns if number < len(column)] for number in range(length)]
 
 
 def _rewrite(
@@ -173,7 +217,7 @@ def _rewrite(
     classes: Json = {
         chain: running["classes_of"][chain] for chain in _chains_in(kept) if chain in running["classes_of"]
     }
-    classes |= {digest: running["classes_of"][chain] for digest, chain, _ in narrowed.values()}
+    classes |= {digest: running["classes_of"][chain] for digest, chain, *_ in narrowed.values()}
     for was, becomes in sorted(set(pairs.values())):
         keys = running["verdicts"].get(was, {})
         verdicts[_join(was, becomes)] = {key: _verdict(was, becomes, key) for key in keys}

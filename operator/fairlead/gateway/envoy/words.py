@@ -15,6 +15,7 @@ __all__ = [
     "make_discovery",
     "make_filter",
     "set_header",
+    "swapped_path",
     "typed",
 ]
 
@@ -34,10 +35,16 @@ def make_filter(name: str, type_name: str, /, **fields: Any) -> Json:
     return {"name": name, "typed_config": typed(type_name, **fields)}
 
 
+def swapped_path(directory: str, file: str) -> str:
+    """A file of a volume by way of the link that the kubelet swaps. The links beside it come too late: the kubelet makes those of new
+    files after the swap that Envoy waits for, and Envoy refuses a cluster whose file is not there yet, until the next swap."""
+    return f"{directory}/..data/{file}"
+
+
 def file_source(directory: str, file: str) -> Json:
     """A resource that is read from a file, and again when the directory's content is swapped as the kubelet does it."""
     return {
-        "path_config_source": {"path": f"{directory}/{file}", "watched_directory": {"path": directory}},
+        "path_config_source": {"path": swapped_path(directory, file), "watched_directory": {"path": directory}},
         "resource_api_version": "V3",
     }
 

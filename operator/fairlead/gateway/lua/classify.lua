@@ -17,14 +17,15 @@
 --                    when nothing was found; a pair that is not there is denied
 --   classes_of       verdict -> class of the request; and chain -> class of a request that goes there, which goes before
 --   models           name -> verdict -> id of the chain of targets; a verdict that is not there has no permitted target
--- Ids of profiles, verdicts and chains are any text but "" and "-".
+-- Ids of profiles, verdicts and chains are any text but "" and "-". What is before the first dot of a chain names its route: those
+-- of the same places for several classes share one.
 --
 -- Result: dynamic metadata "fairlead", all text: class, rule (name of a detector, "header", "default" or "opaque"), verdict, model,
--- consumer, stream ("true", "false"); and of a request that may go on: chain, mark ("checked"). Without `chain` no
+-- consumer, stream ("true", "false"); and of a request that may go on: chain (its route), mark ("checked"). Without `chain` no
 -- route matches, without `mark` none may answer. A request that is refused gets an OpenAI-shaped error from here.
 --
 -- GET /v1/models gets chain "models", and its profile as `stream`: which models it is shown depends on that. Whatever else is
--- no POST passes untouched.
+-- no POST is answered with 404, as paths are that do not exist: clients are to learn that it is not there, not that it is forbidden.
 --
 -- Errors inside: Envoy lets a request pass when Lua fails, so everything runs in pcall, and a failure answers 500.
 local MARK = "checked"
@@ -266,7 +267,7 @@ local function check(handle)
   local headers = handle:headers()
   local method = header_of(headers, ":method")
   if method == "GET" and path_of(headers) == "/v1/models" then return list_models(handle, headers) end
-  if method ~= "POST" then return end
+  if method ~= "POST" then refuse(404, "unknown_endpoint", "This gateway has no such endpoint.") end
   local policy = policy_of(handle)
   check_form(headers, policy)
   local declared = declared_class(headers, policy)
@@ -293,7 +294,7 @@ local function check(handle)
   set("consumer", consumer)
   if verdict then set("verdict", verdict) end
   if not chain then deny(policy, profile, model, chains, class, rule) end
-  set("chain", chain)
+  set("chain", sub(chain, 1, (find(chain, ".", 1, true) or #chain + 1) - 1))
   set("mark", MARK)
 end
 

@@ -1,8 +1,9 @@
 -- The edit of the egress hop: the value of the top-level "model" becomes the name under which this backend knows the
 -- model, byte for byte; nothing else is touched (numbers beyond 2^53, order of keys, white space, escapes survive).
 --
--- Data: route metadata (namespace envoy.filters.http.lua, or the filter's own name):
---   model  the upstream model's name
+-- Data: the host of the request, `<model>.<place>.<backend>.<kind>`: its first part is the upstream model's name in hexadecimal
+-- digits. It is the name of the gateway's own endpoint that leads here; no caller can set it.
+-- And route metadata (namespace envoy.filters.http.lua, or the filter's own name):
 --   usage  "true": a streaming request without stream_options gets {"include_usage":true}, so that its tokens are counted
 --   access "Local" or "Cloud": to the cloud go fewer headers
 --
@@ -25,6 +26,13 @@ local function fail(why) error({ why = why }) end
 
 local function json_string(text)
   return '"' .. gsub(text, '[%c"\\]', function(c) return string.format("\\u%04x", byte(c)) end) .. '"'
+end
+
+-- The upstream model's name.
+local function model_of(authority)
+  local digits = string.match(authority or "", "^(%x+)%.")
+  if not digits or #digits % 2 == 1 then fail("the host names no upstream model") end
+  return (gsub(digits, "%x%x", function(hex) return string.char(tonumber(hex, 16)) end))
 end
 
 -- The position of the quote that ends the string which begins at i.
@@ -102,8 +110,8 @@ end
 
 local function edit(handle)
   local metadata = handle:metadata()
-  local model, usage, access = metadata:get("model"), metadata:get("usage"), metadata:get("access")
-  if type(model) ~= "string" or model == "" then fail("the route names no upstream model") end
+  local usage, access = metadata:get("usage"), metadata:get("access")
+  local model = model_of(handle:headers():get(":authority"))
   local body = handle:body() -- waits until all of it is here; what was fetched before is dead behind this line
   local size = body and body:length() or 0
   if size == 0 then fail("no body") end

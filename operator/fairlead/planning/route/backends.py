@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -20,7 +21,16 @@ from fairlead.providers.endpoint import ProviderEndpoint, resolve
 from fairlead.providers.hosts import is_trusted
 from fairlead.providers.loader import ProviderCatalog
 
-__all__ = ["NOT_READY", "READY", "UNRESOLVED", "Resolved", "reachable", "resolve_backends", "see_through"]
+__all__ = [
+    "NOT_READY",
+    "READY",
+    "UNRESOLVED",
+    "Resolved",
+    "find_wanted_hosts",
+    "reachable",
+    "resolve_backends",
+    "see_through",
+]
 
 READY: Final = "Ready"
 NOT_READY: Final = "NotReady"
@@ -114,6 +124,22 @@ def _resolve_provider(
     return Resolved(backend.name, spec.type.value, law, _make_upstream(backend.name, spec, endpoint, law), None, READY)
 
 
+def find_wanted_hosts(
+    route: LLMRoute, operator: OperatorFacts, providers: ProviderCatalog
+) -> Mapping[str, frozenset[str]]:
+    """For each Secret with a provider's key, the hosts that it must name. What has no address wants none."""
+    wanted: dict[str, frozenset[str]] = {}
+    for backend in route.spec.backends:
+        if backend.provider is None:
+            continue
+        name = backend.provider.secret_ref.name
+        hosts: frozenset[str] = frozenset()
+        with suppress(RenderError):
+            hosts = _hosts_of(backend.provider, _resolve_endpoint(backend.provider, "", operator, providers))
+        wanted[name] = wanted.get(name, frozenset()) | hosts
+    return wanted
+
+
 def _resolve_endpoint(
     spec: ProviderSpec, path: str, operator: OperatorFacts, providers: ProviderCatalog
 ) -> ProviderEndpoint:
@@ -158,8 +184,7 @@ def _find_secret_problem(spec: ProviderSpec, endpoint: ProviderEndpoint, facts: 
     name = spec.secret_ref.name
     secret = facts.secrets.get(name)
     wanted = {credential.secret_key or spec.secret_ref.key for credential in endpoint.credentials}
-    # Who answers there is who has the certificate: the owner of the key agrees to that name, too.
-    hosts = {endpoint.host, *([spec.tls.server_name.lower()] if spec.tls is not None and spec.tls.server_name else [])}
+    hosts = _hosts_of(spec, endpoint)
     consent = (
         f"kubectl label secret {name} {LABEL_USE}={USE_PROVIDER} &&"
         f" kubectl annotate secret {name} {ANNOTATION_HOSTS}={','.join(sorted(hosts))}"
@@ -171,6 +196,12 @@ def _find_secret_problem(spec: ProviderSpec, endpoint: ProviderEndpoint, facts: 
             f"Secret {name} does not name {host} in {ANNOTATION_HOSTS}, so its key is not sent there. Next: {consent}."
         )
     return _find_missing_key(secret, wanted)
+
+
+def _hosts_of(spec: ProviderSpec, endpoint: ProviderEndpoint) -> frozenset[str]:
+    """Who answers there is who has the certificate: the owner of the key agrees to that name, too."""
+    named = [spec.tls.server_name.lower()] if spec.tls is not None and spec.tls.server_name else []
+    return frozenset({endpoint.host, *named})
 
 
 def _find_missing_key(secret: SecretFacts, wanted: set[str]) -> str:

@@ -15,7 +15,7 @@ from fairlead.api.names import gateway_part_name
 from fairlead.api.resource import Metadata
 from fairlead.facts.observed import ObjectKey
 from fairlead.gateway.envoy.clients import AUTHENTICATION_FILE
-from fairlead.gateway.envoy.files import CLUSTERS_FILE, EGRESS_FILE, PUBLIC_FILE
+from fairlead.gateway.envoy.files import CLUSTERS_FILE, EGRESS_FILE, PUBLIC_FILE, is_untouched
 from fairlead.planning.route.metadata import make_metadata
 
 __all__ = [
@@ -36,8 +36,8 @@ BOOTSTRAP: Final = "bootstrap"
 CLIENTS: Final = "clients"
 #: Part -> the file that it holds; keys' sources go with the clusters that use them.
 ROUTING_PARTS: Final = {"routes": PUBLIC_FILE, "egress": EGRESS_FILE, "clusters": CLUSTERS_FILE}
-#: A ConfigMap holds 1 MiB, the API server takes 1.5 MiB with everything around it.
-MAX_FILE_BYTES: Final = 900 * 1024
+#: A ConfigMap holds 1 MiB. The rest is for what narrowing adds to the routes that run.
+MAX_FILE_BYTES: Final = 960 * 1024
 
 
 def make_bootstrap_map(owner: Metadata, files: Mapping[str, str]) -> Json:
@@ -65,7 +65,8 @@ def make_clients_secret(owner: Metadata, authentication: str) -> Json:
 
 
 def read_routing(children: Mapping[ObjectKey, Mapping[str, Any]], owner: Metadata) -> dict[str, str] | None:
-    """The files that the live ConfigMaps hold; None unless all are there."""
+    """The files that the live ConfigMaps hold; None unless all are there, and as somebody of ours wrote them: what others have changed
+    by hand is no step to go on from, perhaps not even JSON, and is replaced as a whole."""
     files: dict[str, str] = {}
     for part, main in ROUTING_PARTS.items():
         live = children.get(ObjectKey("ConfigMap", owner.namespace, gateway_part_name(owner.name, part)))
@@ -73,7 +74,7 @@ def read_routing(children: Mapping[ObjectKey, Mapping[str, Any]], owner: Metadat
         if main not in data:
             return None
         files |= {str(name): str(text) for name, text in data.items()}
-    return files
+    return files if all(is_untouched(files[main]) for main in ROUTING_PARTS.values()) else None
 
 
 def find_too_large(files: Mapping[str, str]) -> str:

@@ -54,7 +54,7 @@ from fairlead.planning.route.status import (
 )
 from fairlead.providers.loader import ProviderCatalog
 
-__all__ = ["plan_invalid_route", "plan_route"]
+__all__ = ["SETTINGS", "plan_invalid_route", "plan_route", "resolve_route"]
 
 Json = dict[str, Any]
 SETTINGS = GatewaySettings()
@@ -75,8 +75,7 @@ def plan_route(
     metadata = route.metadata
     if metadata.deletion_timestamp:
         return Plan(children=(), deletes=(), status=route.status)
-    resolved = resolve_backends(route, facts, operator, providers)
-    table = _make_table(route, resolved)
+    resolved, table = resolve_route(route, facts, operator, providers)
     files = render_files(table, SETTINGS)
     refusal = _find_refusal(route, resolved, files.routing)
     live = read_routing(observed.children, metadata)
@@ -129,6 +128,14 @@ def plan_invalid_route(
     message = "; ".join(str(finding) for finding in findings) + "."
     fault = Fault(Reason.INVALID_SPEC, message, terminal=True, refuses=True)
     return _plan_standstill(metadata, status, fault, observed, facts, now)
+
+
+def resolve_route(
+    route: LLMRoute, facts: RouteFacts, operator: OperatorFacts, providers: ProviderCatalog
+) -> tuple[tuple[Resolved, ...], RouteTable]:
+    """What a plan begins with: the backends, and who may reach which. For those who ask and apply nothing, too."""
+    resolved = resolve_backends(route, facts, operator, providers)
+    return resolved, _make_table(route, resolved)
 
 
 def _make_table(route: LLMRoute, resolved: Sequence[Resolved]) -> RouteTable:

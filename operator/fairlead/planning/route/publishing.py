@@ -95,7 +95,15 @@ def _unite_resources(wanted: str, live: str) -> str:
 def _unite_hosts(wanted: str, live: str) -> str:
     kind, (routes,) = read_resources(wanted)
     _, (old,) = read_resources(live)
-    return dump_resources(kind, [{**routes, _HOSTS: _merge(routes[_HOSTS], old[_HOSTS])}])
+    return dump_resources(kind, [{**routes, _HOSTS: _merge_hosts(routes[_HOSTS], old[_HOSTS])}])
+
+
+def _merge_hosts(wanted: Sequence[Any], live: Sequence[Any]) -> list[Any]:
+    """A virtual host in both serves the models of both."""
+    domains: dict[str, set[str]] = {}
+    for host in (*live, *wanted):
+        domains.setdefault(host["name"], set()).update(host["domains"])
+    return [{**host, "domains": sorted(domains[host["name"]])} for host in _merge(wanted, live)]
 
 
 def _merge(wanted: Sequence[Any], live: Sequence[Any]) -> list[Any]:

@@ -325,3 +325,41 @@ def test_a_model_whose_hosts_a_gateway_does_not_know_yet_is_not_ready(healthy: M
     assert condition(made, "Ready")["reason"] == "BackendsNotReady"
     assert condition(made, "Programmed")["status"] == "True"
     assert made.requeue_after_s == pytest.approx(1.0)
+
+
+def many_models(targets: int) -> dict[str, Any]:
+    """A local first, then one name after the other at the provider."""
+    spec = make_spec()
+    spec["models"] = [
+        {
+            "name": f"model-number-{number}",
+            "targets": [
+                {"backend": "local"},
+                *(
+                    {"backend": "openai", "model": f"model-number-{number}-{other}", "priority": other}
+                    for other in range(1, targets)
+                ),
+            ],
+        }
+        for number in range(256)
+    ]
+    return spec
+
+
+def test_256_models_fit() -> None:
+    made = plan(make_route(many_models(targets=2)))
+    assert condition(made, "Accepted")["status"] == "True", condition(made, "Accepted")
+    sizes = {name: len(text) for name, text in files_of(made).items()}
+    assert max(sizes.values()) < 960 * 1024
+    assert sizes["rds-egress.json"] < 64 * 1024  # one virtual host per backend, however many models it has
+
+
+def test_what_no_config_map_can_hold_is_refused_and_nothing_is_written() -> None:
+    running = carry_out(plan())
+    made = plan(make_route(many_models(targets=16)), observed=running)
+    assert condition(made, "Accepted")["reason"] == "TooLarge"
+    assert "spread the models over several LLMRoutes" in condition(made, "Accepted")["message"]
+    written = {str(one.key): one.body for one in made.children if one.key.kind == "ConfigMap"}
+    before = {str(key): body for key, body in running.children.items() if key.kind == "ConfigMap"}
+    assert all("model-number" not in str(body) for body in written.values())
+    assert set(written) <= set(before)

@@ -173,3 +173,21 @@ def _versions(files: Files) -> dict[str, str]:
 
 def test_observed_of_nothing_has_no_routing() -> None:
     assert read_routing(Observed().children, make_route().metadata) is None
+
+
+@pytest.mark.parametrize("file", VERSIONED)
+@pytest.mark.parametrize("spoil", [lambda t: t[:-9], lambda t: t.replace("resources", "resource"), lambda t: t[:0]])
+def test_what_others_edited_counts_as_nothing(file: str, spoil: Any) -> None:
+    """A ConfigMap that was changed by hand, into no JSON at all perhaps, must not stop the next plan, which puts it right."""
+    observed = carry_out(plan(make_route(make_spec()), make_facts()))
+    good = read_routing(observed.children, make_route().metadata)
+    assert good is not None
+    children = {
+        key: {**body, "data": {name: spoil(text) if name == file else text for name, text in body["data"].items()}}
+        if key.kind == "ConfigMap"
+        else body
+        for key, body in observed.children.items()
+    }
+    assert read_routing(children, make_route().metadata) is None
+    mended = carry_out(plan(make_route(make_spec()), make_facts(), Observed(children=children)))
+    assert read_routing(mended.children, make_route().metadata) == good

@@ -1,0 +1,179 @@
+"""What stands around a route in the same input: LLMDeployments and Secrets.
+
+What does not stand there is assumed to be there and to consent, so that a route can be rendered alone; each assumption is told.
+No value of a Secret gets out of here but those of the clients' keys, and those only into facts that do not show them.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from fairlead.api.names import ANNOTATION_HOSTS, LABEL_USE, USE_CLIENTS, USE_PROVIDER
+from fairlead.api.resource import Finding, LLMDeployment, LLMRoute
+from fairlead.api.validation import parse_llmdeployment
+from fairlead.facts.observed import OperatorFacts
+from fairlead.facts.route import ClientsSecret, LocalDeployment, RouteFacts, SecretFacts
+from fairlead.planning.route.backends import find_wanted_hosts
+from fairlead.planning.route.surroundings import describe_deployment, describe_secret
+from fairlead.providers.loader import ProviderCatalog
+
+__all__ = ["ASSUMED_PORT", "InputDeployment", "Surroundings", "find_named_secrets", "find_secret_findings"]
+
+Json = Mapping[str, Any]
+#: Namespace and name.
+Identity = tuple[str, str]
+#: The pods' port of a deployment that is not in the input: vLLM's.
+ASSUMED_PORT: Final = 8000
+
+
+@dataclass(frozen=True, slots=True)
+class InputDeployment:
+    """An LLMDeployment of the input. `port`: that of the headless Service in its own plan; None: something is wrong with it."""
+
+    body: Json
+    port: int | None
+
+    def describe(self, local_images: Sequence[str]) -> LocalDeployment:
+        """With all of its replicas ready, whatever a status in the file says."""
+        is_valid = isinstance(parse_llmdeployment({**self.body, "status": {}}), LLMDeployment)
+        spec = self.body["spec"] if is_valid else {}
+        replicas = 0 if spec.get("suspend") else int(spec.get("replicas", 1))
+        body = {"metadata": self.body["metadata"], "spec": spec, "status": {"readyReplicas": replicas}}
+        envelope = {"apiVersion": self.body.get("apiVersion"), "kind": self.body.get("kind")}
+        return describe_deployment(envelope | body, self.port, local_images)
+
+
+@dataclass
+class Surroundings:
+    """The input beside its routes."""
+
+    deployments: dict[Identity, InputDeployment] = field(default_factory=dict)
+    secrets: dict[Identity, Json] = field(default_factory=dict)
+
+    def make_facts(
+        self, route: LLMRoute, operator: OperatorFacts, providers: ProviderCatalog
+    ) -> tuple[RouteFacts, list[str]]:
+        """What a route refers to, and what was assumed of it."""
+        notes: list[str] = []
+        facts = RouteFacts(
+            deployments=dict(self._find_deployments(route, operator, notes)),
+            secrets=dict(self._find_secrets(route, operator, providers, notes)),
+            clients=self._find_clients(route, notes),
+        )
+        self._note_authorities(route, notes)
+        return facts, notes
+
+    def _find_deployments(
+        self, route: LLMRoute, operator: OperatorFacts, notes: list[str]
+    ) -> Iterator[tuple[str, LocalDeployment]]:
+        for name in dict.fromkeys(b.deployment.name for b in route.spec.backends if b.deployment is not None):
+            found = self.deployments.get((route.metadata.namespace, name))
+            if found is not None:
+                yield name, found.describe(operator.local_images)
+                continue
+            notes.append(
+                f"LLMDeployment {name} is not in the input: assumed to be ready on port {ASSUMED_PORT}, to serve the model"
+                f" {name}, and to keep what it is sent (Confidential)"
+            )
+            yield name, LocalDeployment(name, served_model=name, port=ASSUMED_PORT, ready=1, is_confidential=True)
+
+    def _find_secrets(
+        self, route: LLMRoute, operator: OperatorFacts, providers: ProviderCatalog, notes: list[str]
+    ) -> Iterator[tuple[str, SecretFacts]]:
+        for name, hosts in find_wanted_hosts(route, operator, providers).items():
+            found = self.secrets.get((route.metadata.namespace, name))
+            if found is not None:
+                yield name, describe_secret(_metadata_of(found), set(_keys_of(found)))
+                continue
+            consent = f"{LABEL_USE}={USE_PROVIDER}, {ANNOTATION_HOSTS}={','.join(sorted(hosts))}"
+            notes.append(f"Secret {name} is not in the input: assumed to hold the key, and to consent ({consent})")
+            yield name, SecretFacts(name, USE_PROVIDER, hosts)
+
+    def _find_clients(self, route: LLMRoute, notes: list[str]) -> ClientsSecret | None:
+        spec = route.spec.authentication.api_keys
+        if spec is None:
+            return None
+        name = spec.secret_ref.name
+        found = self.secrets.get((route.metadata.namespace, name))
+        if found is None:
+            notes.append(
+                f"Secret {name} is not in the input: assumed to be there ({LABEL_USE}={USE_CLIENTS}), with a key for each"
+                " consumer"
+            )
+            return ClientsSecret(name, USE_CLIENTS, "assumed", {})
+        return ClientsSecret(name, describe_secret(_metadata_of(found)).use, "input", _read_values(found))
+
+    def has_clients(self, route: LLMRoute) -> bool:
+        """Whether the Secret with the clients' keys is in the input, so that it is known who has one."""
+        spec = route.spec.authentication.api_keys
+        return spec is not None and (route.metadata.namespace, spec.secret_ref.name) in self.secrets
+
+    def _note_authorities(self, route: LLMRoute, notes: list[str]) -> None:
+        for backend in route.spec.backends:
+            tls = backend.provider.tls if backend.provider is not None else None
+            reference = tls.ca_secret_ref if tls is not None else None
+            if reference is not None and (route.metadata.namespace, reference.name) not in self.secrets:
+                note = f"Secret {reference.name} is not in the input: assumed to hold {reference.key}"
+                if note not in notes:
+                    notes.append(note)
+
+
+def find_named_secrets(route: LLMRoute) -> set[Identity]:
+    """Secrets that a route refers to."""
+    keys = route.spec.authentication.api_keys
+    names = {keys.secret_ref.name} if keys is not None else set()
+    for provider in (backend.provider for backend in route.spec.backends):
+        if provider is not None:
+            names.add(provider.secret_ref.name)
+            if provider.tls is not None and provider.tls.ca_secret_ref is not None:
+                names.add(provider.tls.ca_secret_ref.name)
+    return {(route.metadata.namespace, name) for name in names}
+
+
+def find_secret_findings(secret: Json) -> Iterator[Finding]:
+    """What the API server would not take of a Secret. Its values are not repeated."""
+    for part in ("data", "stringData"):
+        if not isinstance(secret.get(part) or {}, Mapping):
+            yield Finding(part, "is not a map", "write a map of keys and values")
+    for key, value in _map_of(secret, "data").items():
+        if _decode(value) is None:
+            yield Finding(f"data.{key}", "is not base64", "encode the value, or write it into stringData")
+
+
+def _metadata_of(secret: Json) -> Json:
+    metadata = secret["metadata"]
+    return {
+        "name": metadata["name"],
+        "labels": _map_of(metadata, "labels"),
+        "annotations": _map_of(metadata, "annotations"),
+    }
+
+
+def _map_of(value: Json, name: str) -> Json:
+    found = value.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _keys_of(secret: Json) -> Iterator[str]:
+    yield from (str(key) for key in _map_of(secret, "data"))
+    yield from (str(key) for key in _map_of(secret, "stringData"))
+
+
+def _read_values(secret: Json) -> dict[str, bytes]:
+    """As the API server merges them: stringData wins."""
+    decoded = {str(key): _decode(value) for key, value in _map_of(secret, "data").items()}
+    values = {key: value for key, value in decoded.items() if value is not None}
+    return values | {str(key): str(value).encode() for key, value in _map_of(secret, "stringData").items()}
+
+
+def _decode(value: Any) -> bytes | None:
+    if value is None:
+        return b""
+    try:
+        return base64.b64decode("".join(str(value).split()), validate=True)
+    except (binascii.Error, ValueError):
+        return None

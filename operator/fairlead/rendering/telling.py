@@ -1,0 +1,104 @@
+"""An explanation as text for people, and as one JSON object for machines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from fairlead.policy.law import CLASSES
+from fairlead.rendering.explain import DEFAULT_RULE, HEADER_RULE, NO_BACKEND, Explanation, Share, Tried
+from fairlead.rendering.routes import RenderedRoute
+
+__all__ = ["to_json", "to_text"]
+
+
+def to_json(rendered: RenderedRoute, explained: Explanation) -> dict[str, Any]:
+    """Fields are always there; what is not known is null."""
+    question = explained.question
+    return {
+        "route": rendered.route.metadata.name,
+        "namespace": rendered.route.metadata.namespace,
+        "model": question.model,
+        "path": question.path,
+        "consumer": question.consumer,
+        "declared": question.declared,
+        "bodyRead": question.body is not None,
+        "allowed": explained.is_allowed,
+        "status": explained.status,
+        "code": explained.code or None,
+        "message": explained.message or None,
+        "class": explained.data_class,
+        "rule": explained.rule,
+        "order": list(explained.order),
+        "stages": [
+            [
+                {"weight": share.weight, "tried": [{"backend": one.backend, "model": one.model} for one in share.tried]}
+                for share in stage
+            ]
+            for stage in explained.stages
+        ],
+        "notTried": [
+            {"backend": one.backend, "reason": one.reason, "message": one.message} for one in explained.not_tried
+        ],
+        "remarks": list(explained.remarks),
+    }
+
+
+def to_text(rendered: RenderedRoute, explained: Explanation) -> str:
+    """Some lines, each ended."""
+    return "".join(f"{line}\n" for line in _lines(rendered, explained))
+
+
+def _lines(rendered: RenderedRoute, explained: Explanation) -> Iterator[str]:
+    question = explained.question
+    who = f"from {question.consumer}" if question.consumer is not None else "without a key"
+    what = f" for {question.model}" if question.model else ""
+    yield f"LLMRoute/{rendered.route.metadata.name}: POST {question.path}{what}, {who}"
+    if question.consumer is not None and not rendered.table.has_keys:
+        yield "This route has no apiKeys: whoever calls is anonymous."
+    if explained.data_class is not None:
+        yield f"Class: {explained.data_class}, by {_tell_rule(rendered, explained)}."
+        yield from _tell_declared(explained)
+        if question.body is None:
+            yield "No body was looked at (--body), so no detector could raise the class."
+    if explained.is_allowed:
+        yield "Allowed. Tried, in this order:"
+        for number, stage in enumerate(explained.stages, 1):
+            yield from (f"  {number}. {line}" for line in _tell_stage(stage))
+        yield from explained.remarks
+    else:
+        answered = "Permitted, but answered" if explained.code == NO_BACKEND else "Denied"
+        yield f"{answered} with {explained.status} {explained.code}: {explained.message}"
+    if explained.not_tried:
+        yield "Not tried:"
+        yield from (f"  {one.backend} [{one.reason}]: {one.message}" for one in explained.not_tried)
+
+
+def _tell_rule(rendered: RenderedRoute, explained: Explanation) -> str:
+    rule = explained.rule
+    if rule == DEFAULT_RULE:
+        return "the default of the route (dataPolicy.default)"
+    if rule == HEADER_RULE:
+        return f"what the caller declares in {rendered.table.policy.header}"
+    if rule == "opaque":
+        return "content that detectors cannot read (dataPolicy.opaqueContent)"
+    return f"the detector {rule}"
+
+
+def _tell_declared(explained: Explanation) -> Iterator[str]:
+    declared, data_class = explained.question.declared, explained.data_class
+    if declared is None or data_class is None or explained.rule != DEFAULT_RULE:
+        return
+    if CLASSES.index(declared) < CLASSES.index(data_class):
+        yield f"The declared {declared} does not count: it is below the default, and no role may declare it here."
+
+
+def _tell_stage(stage: Sequence[Share]) -> Iterator[str]:
+    """Shares that go the same way are one."""
+    weights: dict[tuple[Tried, ...], int] = {}
+    for share in stage:
+        weights[share.tried] = weights.get(share.tried, 0) + share.weight
+    total = sum(weights.values())
+    for tried, weight in weights.items():
+        names = ", then ".join(f"{one.backend} (as {one.model})" for one in tried) or "nobody"
+        yield names if len(weights) == 1 else f"{weight} of {total}: {names}"
