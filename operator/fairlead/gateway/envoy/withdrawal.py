@@ -29,6 +29,8 @@ __all__ = ["withdraw"]
 #: The chain of requests whose places have all changed: they are permitted, and the next step brings them there.
 MOVING: Final = "moving"
 
+#: Of requests for a stream, and of all others.
+_KINDS: Final = ("true", "false")
 #: Profile of callers who are not let in any more.
 _NOBODY: Final = "-"
 Pair = tuple[str, str]  # profile as it runs, profile of the new table
@@ -62,15 +64,20 @@ class _New:
         return found.verdicts[None if declared == DECLARED_NOTHING else classes[declared], classes[detected]]
 
 
-def withdraw(public: str, table: RouteTable, refused: Collection[str] = ()) -> str:
-    """The text of `rds-public.json` without what `table` does not permit; the same text when it permits all of it."""
+def withdraw(public: str, table: RouteTable, refused: Collection[str] = (), *, shorten: bool = True) -> str:
+    """The text of `rds-public.json` without what `table` does not permit; the same text when it permits all of it.
+
+    `shorten` False: a chain of which not all stay is no longer tried at all, which needs no route of its own: the way out for a routing
+    that would not fit otherwise.
+    """
     kind, (routes,) = read_resources(public)
     (host,) = routes["virtual_hosts"]
     running = unpack_lookup(host["typed_per_filter_config"]["classify"]["filter_context"])
     actions: Json = host["matcher"]["matcher_tree"]["exact_match_map"]["map"]
     tried = _read_plugins(routes)
     pairs = _pair_callers(running, table)
-    kept, narrowed = _keep(running, _Tried(actions, tried), _New(table, frozenset(refused)), set(pairs.values()))
+    new = _New(table, frozenset(refused))
+    kept, narrowed = _keep(running, _Tried(actions, tried), new, set(pairs.values()), shorten=shorten)
     wanted = make_lookup(table)
     more = [detector for detector in wanted["detectors"] if detector not in running["detectors"]]
     opaque = max(running["opaque"], wanted["opaque"], key=[c.value for c in CLASSES].index)
@@ -79,12 +86,16 @@ def withdraw(public: str, table: RouteTable, refused: Collection[str] = ()) -> s
     changed: Json = {"detectors": [*more, *running["detectors"]], "opaque": opaque}
     if kept is not None:
         changed = _rewrite(running, pairs, kept, narrowed) | changed
+        lists = {_join(*pair): actions[f"{MODELS_CHAIN}|{pair[0]}"] for pair in sorted(set(pairs.values()))}
         actions |= {key: action for one in narrowed.values() for key, action in one.actions.items()}
-        groups = [*tried.values(), *(one.groups for one in narrowed.values())]
-        routes["cluster_specifier_plugins"] = make_plugins(groups)
-        actions |= {f"{MOVING}|{is_stream}": make_unavailable(MOVING) for is_stream in ("true", "false")}
-        for was, new in sorted(set(pairs.values())):
-            actions[f"{MODELS_CHAIN}|{_join(was, new)}"] = actions[f"{MODELS_CHAIN}|{was}"]
+        actions |= {f"{MOVING}|{kind}": make_unavailable(MOVING) for kind in _KINDS}
+        used = sorted({_route_of(chain) for chain in _chains_in(kept)})
+        left = {f"{route}|{kind}": actions[f"{route}|{kind}"] for route in used for kind in _KINDS}
+        groups = tried | {name_groups(one.groups): one.groups for one in narrowed.values()}
+        plugins = {_plugin_of(action) for action in left.values()}
+        routes["cluster_specifier_plugins"] = make_plugins(groups[name] for name in plugins if name in groups)
+        actions.clear()
+        actions |= left | {f"{MODELS_CHAIN}|{profile}": action for profile, action in lists.items()}
     host["typed_per_filter_config"]["classify"]["filter_context"] = pack_lookup({**running, **changed})
     return dump_resources(kind, [routes])
 
@@ -121,8 +132,7 @@ class _Tried(NamedTuple):
 
     def groups(self, chain: str) -> list[Json]:
         """Those of both of a chain's routes; none if they answer by themselves."""
-        route = self.actions[f"{_route_of(chain)}|true"]["action"]["typed_config"].get("route") or {}
-        return self.plugins.get(route.get("cluster_specifier_plugin", ""), [])
+        return self.plugins.get(_plugin_of(self.actions[f"{_route_of(chain)}|true"]), [])
 
     def clusters(self, chain: str) -> frozenset[str]:
         """All that they lead to."""
@@ -134,13 +144,18 @@ def _route_of(chain: str) -> str:
     return chain.partition(".")[0]
 
 
+def _plugin_of(action: Mapping[str, Any]) -> str:
+    """Which one chooses the clusters; "" for a route that answers by itself."""
+    return str((action["action"]["typed_config"].get("route") or {}).get("cluster_specifier_plugin", ""))
+
+
 def _read_plugins(routes: Mapping[str, Any]) -> dict[str, list[Json]]:
     extensions = [plugin["extension"] for plugin in routes.get("cluster_specifier_plugins", ())]
     return {extension["name"]: extension["typed_config"]["priority_groups"] for extension in extensions}
 
 
 def _keep(
-    running: Mapping[str, Any], tried: _Tried, new: _New, pairs: set[Pair]
+    running: Mapping[str, Any], tried: _Tried, new: _New, pairs: set[Pair], *, shorten: bool
 ) -> tuple[dict[str, dict[str, str]] | None, Narrowed]:
     """Model -> joined verdict -> chain that stays for it, None if nothing is withdrawn; and the chains that became shorter."""
     kept: dict[str, dict[str, str]] = {model: {} for model in running["models"]}
@@ -160,7 +175,7 @@ def _keep(
                     kept[model][name] = chain
                     continue
                 is_less = True
-                if stay:
+                if stay and shorten:
                     kept[model][name] = _narrow(narrowed, tried, chain, stay)
                 elif _is_permitted(new, model, verdict):
                     kept[model][name] = MOVING
@@ -178,7 +193,7 @@ def _narrow(narrowed: Narrowed, tried: _Tried, chain: str, stay: frozenset[str])
         route, dot, data_class = chain.partition(".")
         digest = blake2b("\0".join([route, *sorted(stay)]).encode(), digest_size=8).hexdigest()
         groups = _shorten(tried.groups(chain), stay)
-        actions = {f"{digest}|{kind}": _lead_to(groups, tried.actions[f"{route}|{kind}"]) for kind in ("true", "false")}
+        actions = {f"{digest}|{kind}": _lead_to(groups, tried.actions[f"{route}|{kind}"]) for kind in _KINDS}
         narrowed[chain, stay] = _Shorter(digest + dot + data_class, chain, actions, groups)
     return narrowed[chain, stay].id
 
@@ -213,15 +228,25 @@ def _drop(rows: list[list[Json]], stay: frozenset[str]) -> list[list[Json]]:
 def _rewrite(
     running: Mapping[str, Any], pairs: Mapping[str, Pair], kept: Mapping[str, Mapping[str, str]], narrowed: Narrowed
 ) -> Json:
+    """The classifier's tables. Verdicts that come to the same in every model are one."""
+    alike: dict[tuple[str | None, ...], str] = {}
     verdicts: Json = {}
+    models: Json = {model: {} for model in kept}
     classes: Json = {
         chain: running["classes_of"][chain] for chain in _chains_in(kept) if chain in running["classes_of"]
     }
     classes |= {digest: running["classes_of"][chain] for digest, chain, *_ in narrowed.values()}
     for was, becomes in sorted(set(pairs.values())):
         keys = running["verdicts"].get(was, {})
-        verdicts[_join(was, becomes)] = {key: _verdict(was, becomes, key) for key in keys}
-        classes |= {_verdict(was, becomes, key): running["classes_of"][verdict] for key, verdict in keys.items()}
+        found = verdicts[_join(was, becomes)] = {}
+        for key, verdict in keys.items():
+            data_class, name = running["classes_of"][verdict], _verdict(was, becomes, key)
+            chains = {model: by_verdict.get(name) for model, by_verdict in kept.items()}
+            found[key] = alike.setdefault((data_class, *chains.values()), f"w{len(alike)}")
+            classes[found[key]] = data_class
+            for model, chain in chains.items():
+                if chain is not None:
+                    models[model][found[key]] = chain
     changed: Json = {
         "consumers": {
             name.removeprefix("consumer "): _join(*pair) for name, pair in pairs.items() if name.startswith("consumer ")
@@ -229,7 +254,7 @@ def _rewrite(
         "known": _join(*pairs["known"]),
         "verdicts": verdicts,
         "classes_of": classes,
-        "models": {model: dict(by_verdict) for model, by_verdict in kept.items()},
+        "models": models,
     }
     if "anonymous" in pairs:
         changed["anonymous"] = _join(*pairs["anonymous"])

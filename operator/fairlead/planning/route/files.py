@@ -24,6 +24,7 @@ __all__ = [
     "MAX_FILE_BYTES",
     "ROUTING_PARTS",
     "find_too_large",
+    "fits",
     "make_bootstrap_map",
     "make_clients_secret",
     "make_routing_maps",
@@ -36,7 +37,9 @@ BOOTSTRAP: Final = "bootstrap"
 CLIENTS: Final = "clients"
 #: Part -> the file that it holds; keys' sources go with the clusters that use them.
 ROUTING_PARTS: Final = {"routes": PUBLIC_FILE, "egress": EGRESS_FILE, "clusters": CLUSTERS_FILE}
-#: A ConfigMap holds 1 MiB. The rest is for what narrowing adds to the routes that run.
+#: What the API server lets a ConfigMap hold.
+MAX_MAP_BYTES: Final = 1024 * 1024
+#: The rest is for what narrowing adds to the routes that run.
 MAX_FILE_BYTES: Final = 960 * 1024
 
 
@@ -79,9 +82,9 @@ def read_routing(children: Mapping[ObjectKey, Mapping[str, Any]], owner: Metadat
 
 def find_too_large(files: Mapping[str, str]) -> str:
     """What status says of a routing that no ConfigMap can hold; "" if it fits."""
-    for part, main in ROUTING_PARTS.items():
-        size = sum(len(text.encode()) for name, text in files.items() if _part_of(name) == part)
+    for part, size in _sizes(files).items():
         if size > MAX_FILE_BYTES:
+            main = ROUTING_PARTS[part]
             return (
                 f"{main} would have {size // 1024} KiB, and {MAX_FILE_BYTES // 1024} KiB fit into a ConfigMap."
                 " Next: spread the models over several LLMRoutes."
@@ -89,10 +92,23 @@ def find_too_large(files: Mapping[str, str]) -> str:
     return ""
 
 
+def fits(files: Mapping[str, str]) -> bool:
+    """Whether ConfigMaps can hold it."""
+    return max(_sizes(files).values()) <= MAX_MAP_BYTES
+
+
 def routing_digest(files: Mapping[str, str], authentication_version: str) -> str:
     """One word for what is published, for status and for the pods' annotation."""
     text = "\0".join(f"{name}\0{files[name]}" for name in sorted(files))
     return blake2b(f"{text}\0{authentication_version}".encode(), digest_size=8).hexdigest()
+
+
+def _sizes(files: Mapping[str, str]) -> dict[str, int]:
+    """Part -> bytes."""
+    sizes = dict.fromkeys(ROUTING_PARTS, 0)
+    for name, text in files.items():
+        sizes[_part_of(name)] += len(text.encode())
+    return sizes
 
 
 def _part_of(name: str) -> str:

@@ -25,6 +25,7 @@ from fairlead.planning.route.backends import Resolved, reachable, resolve_backen
 from fairlead.planning.route.clients import Clients, read_clients
 from fairlead.planning.route.files import (
     find_too_large,
+    fits,
     make_bootstrap_map,
     make_clients_secret,
     make_routing_maps,
@@ -84,7 +85,8 @@ def plan_route(
     authentication = render_authentication(clients.keys, clients.version, anonymous=table.anonymous is not None)
     if refusal is not None:
         refused = [backend.name for backend in resolved if backend.refusal]
-        narrowed = _narrow(metadata, partial(withdraw, table=table, refused=refused), live, authentication, observed)
+        files_left = _narrow(live, partial(withdraw, table=table, refused=refused))
+        narrowed = _make_narrowed(metadata, files_left, authentication, observed)
         return _plan_standstill(
             metadata,
             route.status,
@@ -181,14 +183,20 @@ def _find_unseen(table: RouteTable, gateways: Gateways) -> frozenset[str]:
     )
 
 
-def _narrow(
-    metadata: Metadata, narrow: Callable[[str], str], live: Files | None, authentication: str, observed: Observed
-) -> tuple[Child, ...]:
-    """The routing that runs, less what the new spec no longer permits, and the clients as they are: a key that was taken back must not
-    wait for somebody to mend the rest."""
+def _narrow(live: Files | None, narrow: Callable[..., str]) -> Files | None:
+    """The routing that runs, less what the new spec no longer permits."""
     if live is None:
+        return None
+    left = {**live, PUBLIC_FILE: narrow(live[PUBLIC_FILE])}
+    return left if fits(left) else {**live, PUBLIC_FILE: narrow(live[PUBLIC_FILE], shorten=False)}
+
+
+def _make_narrowed(
+    metadata: Metadata, files: Files | None, authentication: str, observed: Observed
+) -> tuple[Child, ...]:
+    """That, and the clients as they are: a key that was taken back must not wait for somebody to mend the rest."""
+    if files is None:
         return ()
-    files = {**live, PUBLIC_FILE: narrow(live[PUBLIC_FILE])}
     bodies = [make_clients_secret(metadata, authentication), *make_routing_maps(metadata, files)]
     wanted = [_make_child(metadata, body) for body in bodies]
     return keep_ours(wanted, observed, metadata)[0]

@@ -2,8 +2,9 @@
 
 Between files there is no order inside of Envoy, and a route whose cluster is gone answers 503. So what routes will need is added
 first, then the routes change, and what nobody needs is removed last; each step waits until every gateway has loaded the
-one before. When nothing is added or removed there is one step. What is no longer permitted waits for none of them: it is taken
-out of the routes that run with the first step.
+one before. When nothing is added or removed there is one step, and one when old and new do not fit into a ConfigMap together: then some
+requests may find nobody for a moment. What is no longer permitted waits for none of them: it is taken out of the routes that run
+with the first step.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from fairlead.gateway.envoy.files import (
     read_resources,
     version_of,
 )
+from fairlead.planning.route.files import fits
 
 __all__ = ["VERSIONED", "Phase", "Step", "choose_step", "is_loaded"]
 
@@ -62,9 +64,13 @@ def choose_step(
             return Step(wanted, Phase.REMOVE, is_last=True)
         return Step(united, Phase.SWITCH, is_last=_same(united, wanted))
     united = _unite(wanted, live)
-    if not _same(live, {**united, PUBLIC_FILE: live[PUBLIC_FILE]}) or not is_loaded(live, loaded):
-        return Step({**united, PUBLIC_FILE: narrow(live[PUBLIC_FILE])}, Phase.ADD, is_last=False)
     switched = {**united, PUBLIC_FILE: wanted[PUBLIC_FILE]}
+    if not fits(switched):
+        return Step(wanted, Phase.SWITCH, is_last=True)
+    if not _same(live, {**united, PUBLIC_FILE: live[PUBLIC_FILE]}) or not is_loaded(live, loaded):
+        added = {**united, PUBLIC_FILE: narrow(live[PUBLIC_FILE])}
+        if fits(added):
+            return Step(added, Phase.ADD, is_last=False)
     return Step(switched, Phase.SWITCH, is_last=_same(switched, wanted))
 
 

@@ -363,3 +363,43 @@ def test_what_no_config_map_can_hold_is_refused_and_nothing_is_written() -> None
     before = {str(key): body for key, body in running.children.items() if key.kind == "ConfigMap"}
     assert all("model-number" not in str(body) for body in written.values())
     assert set(written) <= set(before)
+
+
+#: What the API server lets a ConfigMap hold.
+MIB = 1024 * 1024
+
+
+def sizes_of(planned: Plan) -> dict[str, int]:
+    """ConfigMap -> bytes of its data."""
+    maps = [one for one in planned.children if one.key.kind == "ConfigMap"]
+    return {one.key.name: sum(len(text.encode()) for text in one.body["data"].values()) for one in maps}
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_what_is_withdrawn_from_a_large_routing_still_fits(is_refused: bool) -> None:
+    """Were it larger than a ConfigMap, the API server would refuse it, and everybody would go on as before."""
+    spec = many_models(targets=2)
+    running = carry_out(plan(make_route(spec)))
+    spec["roles"][0]["llmAccess"] = ["Local"]
+    if is_refused:
+        spec["backends"][1]["provider"]["region"] = "mars"
+    made = plan(make_route(spec, generation=2), observed=running)
+    assert condition(made, "Accepted")["status"] == ("False" if is_refused else "True")
+    sizes = sizes_of(made)
+    assert "assistants-gateway-routes" in sizes
+    assert max(sizes.values()) <= MIB
+    assert ".openai.cloud" not in files_of(made)["rds-public.json"]
+
+
+def test_steps_that_no_config_map_can_hold_are_left_out() -> None:
+    """All models are renamed at the provider: both sets of clusters together are too large, each of them alone is not."""
+    spec = many_models(targets=5)
+    running = carry_out(plan(make_route(spec)))
+    assert condition(plan(make_route(spec)), "Accepted")["status"] == "True"
+    for model in spec["models"]:
+        for target in model["targets"][1:]:
+            target["model"] += "-new"
+    route = make_route(spec, generation=2)
+    made = plan(route, observed=running)
+    assert max(sizes_of(made).values()) <= MIB
+    assert files_of(made) == files_of(plan(route))

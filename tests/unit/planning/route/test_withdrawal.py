@@ -10,11 +10,21 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.planning.route.routes import carry_out, condition, make_facts, make_route, make_spec, plan
+from tests.unit.planning.route.routes import (
+    OPERATOR,
+    PROVIDERS,
+    carry_out,
+    condition,
+    make_facts,
+    make_route,
+    make_spec,
+    plan,
+)
 
 from fairlead.facts.route import SecretFacts
-from fairlead.gateway.envoy.withdrawal import _shorten
+from fairlead.gateway.envoy.withdrawal import _shorten, withdraw
 from fairlead.planning.plan import Plan
+from fairlead.planning.route import resolve_route
 
 CLASSES = ("Public", "Internal", "Confidential", "Restricted")
 CALLERS = ("team-a", "team-b", "team-c", "stranger", None)
@@ -184,6 +194,24 @@ def test_whatever_is_drawn_all_that_stay_are_tried() -> None:
         assert weights == [[90, 10, 5]] * 2
         for column in zip(*groups, strict=True):
             assert {cluster["cluster_name"] for cluster in column} == clusters - {gone}
+
+
+def test_without_shortening_nothing_is_added_and_nobody_reaches_more() -> None:
+    """For a routing that would not fit: whoever loses one place of a chain loses the chain, until the next step."""
+    text = wanted_routes(["local", "openai", "groq"])
+    spec = make_spec()
+    spec["models"][0]["targets"] = [{"backend": "local"}]
+    table = resolve_route(make_route(spec), make_facts(), OPERATOR, PROVIDERS)[1]
+    before, long, short = (
+        json.loads(found)["resources"][0]
+        for found in (text, withdraw(text, table), withdraw(text, table, shorten=False))
+    )
+    was, shortened, dropped = permissions(before), permissions(long), permissions(short)
+    lost = {case for case in was if shortened[case] != was[case]}
+    assert lost
+    assert {case: dropped[case] for case in lost} == dict.fromkeys(lost, frozenset())
+    assert all(dropped[case] == was[case] for case in was.keys() - lost)
+    assert len(short["cluster_specifier_plugins"]) <= len(before["cluster_specifier_plugins"])
 
 
 def wanted_routes(backends: list[str]) -> str:
