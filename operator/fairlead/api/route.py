@@ -31,12 +31,6 @@ class LLMAccess(StrEnum):
     CLOUD = "Cloud"
 
 
-class GatewayMode(StrEnum):
-    """Where a route's gateway runs."""
-
-    DEPLOYMENT = "Deployment"
-
-
 class ProviderType(StrEnum):
     """Cloud providers that fairlead knows; each has a data file in `providers/`."""
 
@@ -106,10 +100,8 @@ class GatewayServiceSpec(ApiModel):
 class GatewaySpec(ApiModel):
     """Where the gateway runs, and how it is reached."""
 
-    mode: GatewayMode = GatewayMode.DEPLOYMENT
-    """Deployment: Envoy runs as a Deployment of its own behind a Service. Default: Deployment."""
     replicas: Annotated[Int, Field(ge=1, le=100)] = 2
-    """Gateway pods. Limits per consumer hold for each of them alone. Default: 2, so that one may fail."""
+    """Gateway pods. Default: 2, so that one may fail."""
     drain_timeout: Annotated[str, Field(min_length=2, max_length=32)] = "1m"
     """How long a gateway pod that ends may go on with the streams it has, as a duration such as 1m (0s to 1h); what
     takes longer is cut. The pod stays as long even if nothing runs. Default: 1m."""
