@@ -14,6 +14,7 @@ import pytest
 
 from fairlead.kube import cache, client, informer
 from fairlead.kube.cache import Cache, Change, Entry
+from fairlead.planning import ownership
 from fairlead.planning.deployment import planner
 from fairlead.planning.plan import Child, Plan
 from fairlead.runtime import applier, controller, decide, feed, main, refusals, statuswriter
@@ -141,12 +142,12 @@ def _prune_by_name(patch: Patch) -> None:
     async def carry_out_delete(self: Any, owner: Any, delete: Any, memory: Any, outcome: Any) -> None:
         await self._delete(delete.key, delete.uid, None, outcome)
 
-    patch.setattr(planner, "is_ours", is_ours)
+    patch.setattr(ownership, "is_ours", is_ours)
     patch.setattr(Applier, "_carry_out_delete", carry_out_delete)
 
 
 def _never_prunes(patch: Patch) -> None:
-    patch.setattr(planner, "_find_deletes", lambda *_: ())
+    patch.setattr(planner, "find_deletes", lambda *_: ())
 
 
 def _no_tombstones(patch: Patch) -> None:
@@ -302,7 +303,7 @@ def _invalid_spec_takes_everything_down(patch: Patch) -> None:
 
     def stand_still(metadata: Any, previous: Any, fault: Any, observed: Any, now: Any, *, desired: int) -> Plan:
         plan = plain(metadata, previous, fault, observed, now, desired=desired)
-        return dataclasses.replace(plan, deletes=planner._find_deletes(observed, set(), metadata))
+        return dataclasses.replace(plan, deletes=planner.find_deletes(observed, set(), metadata))
 
     patch.setattr(planner, "_plan_standstill", stand_still)
 

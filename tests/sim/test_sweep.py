@@ -82,6 +82,12 @@ _QUICK = {
 }
 
 
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=str)
+def test_a_fault_can_be_put_in(mutation: Mutation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The names that it replaces are there: most faults are tried by the long tests alone."""
+    mutation.put_in(monkeypatch)
+
+
 @pytest.mark.parametrize("mutation", [m for m in MUTATIONS if m.name in _QUICK], ids=str)
 def test_a_fault_that_is_put_into_the_core_is_caught(mutation: Mutation) -> None:
     assert _is_caught(mutation, Tally())

@@ -213,6 +213,10 @@ class RouteWorld(World):
         found = json.loads(self.kubectl("get", "pods", "-l", "app.kubernetes.io/component=gateway", "-o", "json"))
         return list(found["items"])
 
+    def engines(self) -> list[str]:
+        """Names of the engine pods."""
+        return self.kubectl("get", "pods", "-l", "app.kubernetes.io/component=engine", "-o", "name").split()
+
     def metrics(self) -> str:
         """Prometheus' text of all gateways."""
         return "".join(

@@ -59,7 +59,7 @@ NEWER_PODS = (
 #: What a release changes about everything else, the Deployment around its template included.
 NEWER_OTHERS = (
     Edit(
-        f"{PLANNING}/metadata.py",
+        "planning/ownership.py",
         "    if annotations:\n",
         f'    annotations = {{**(annotations or {{}}), "{NEWER_ANNOTATION}": "yes"}}\n    if annotations:\n',
     ),
