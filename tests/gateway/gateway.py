@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -41,6 +41,15 @@ class Gateway:
     settings: GatewaySettings
     live: Mapping[str, str] | None = None
     mounts: dict[str, Mount] = field(default_factory=dict)
+    command: tuple[str, ...] = ()
+
+    def start_again(self) -> None:
+        """Kill Envoy, as a node that fails does, and start it with the same files. Returns when it serves."""
+        self.process.kill()
+        self.process.wait()
+        self.process = _start(self.command, self.directory)
+        self.until(lambda: _answers(f"{self.url}/healthz"), "serving again")
+        self.confirm()
 
     @property
     def url(self) -> str:
@@ -156,21 +165,24 @@ def running_gateway(
     command = [str(envoy_binary()), "--config-path", f"{made.bootstrap_directory}/bootstrap.json", "--concurrency", "2",
                "--disable-hot-restart", "--reject-unknown-dynamic-fields", "--log-level", "warning",
                "--log-path", f"{directory}/envoy.log"]  # fmt: skip
-    with (directory / "access.log").open("wb") as access:
-        process = subprocess.Popen(command, stdout=access, stderr=subprocess.STDOUT)
-    gateway = Gateway(process, directory, made, files.routing, mounts)
+    gateway = Gateway(_start(command, directory), directory, made, files.routing, mounts, tuple(command))
     try:
         gateway.until(lambda: _answers(f"{gateway.url}/healthz"), "serving")
         gateway.confirm()
         yield gateway
     finally:
-        process.terminate()
+        gateway.process.terminate()
         try:
-            process.wait(10)
+            gateway.process.wait(10)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            gateway.process.kill()
+            gateway.process.wait()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _start(command: Sequence[str], directory: Path) -> subprocess.Popen[bytes]:
+    with (directory / "access.log").open("ab") as access:
+        return subprocess.Popen(command, stdout=access, stderr=subprocess.STDOUT)
 
 
 def _answers(url: str) -> bool:
