@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,9 +18,10 @@ from fairlead.facts.route import LocalDeployment, RouteFacts, SecretFacts
 from fairlead.gateway.table import RouteTable, make_table
 from fairlead.planning.route.backends import Resolved, resolve_backends
 from fairlead.providers.loader import ProviderCatalog
+from fairlead.rendering.routes import RenderedRoute
 from fairlead_cluster.providers import FakeProvider, FakeProviders
 
-__all__ = ["World", "make_world"]
+__all__ = ["World", "make_world", "rendered_of"]
 
 Json = dict[str, Any]
 CATALOG = ProviderCatalog.builtin()
@@ -93,8 +94,22 @@ class World:
 def table_of(spec: Json, providers: FakeProviders) -> RouteTable:
     """As planner.plan_route makes it, with each backend at its fake's address."""
     route = _parse(spec)
+    return _table_of(route, _resolve(route, providers))
+
+
+def rendered_of(spec: Json, providers: FakeProviders, letting_in: frozenset[str]) -> RenderedRoute:
+    """What `fairlead explain` explains, of the same route in the same world; `letting_in`: consumers with a key."""
+    route = _parse(spec)
+    resolved = tuple(_resolve(route, providers))
+    return RenderedRoute(route, _facts(), resolved, _table_of(route, resolved), (), (), (), (), letting_in)
+
+
+def _resolve(route: LLMRoute, providers: FakeProviders) -> list[Resolved]:
     operator = OperatorFacts(trusted_hosts=frozenset({TRUSTED_HOST}))
-    resolved = [_move(one, providers) for one in resolve_backends(route, _facts(), operator, CATALOG)]
+    return [_move(one, providers) for one in resolve_backends(route, _facts(), operator, CATALOG)]
+
+
+def _table_of(route: LLMRoute, resolved: Sequence[Resolved]) -> RouteTable:
     assert all(one.upstream is not None for one in resolved), resolved
     return make_table(
         "assistants",

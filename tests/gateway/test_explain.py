@@ -1,0 +1,198 @@
+"""What `fairlead explain` says is what happens: for generated routes and requests, compared with what each backend received.
+
+Every backend answers 429, which is tried elsewhere and ejects nobody, so that each request goes all of its way; or all are well, and
+it ends with the first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import httpx
+import pytest
+from tests.gateway.asking import make_body
+from tests.gateway.world import BACKENDS, World, backend_entries, make_world, rendered_of
+
+from fairlead.api.route import DataClass
+from fairlead.rendering.explain import Explanation, Question, Reason, explain
+from fairlead_cluster.providers import Fault, Kind
+
+Json = dict[str, Any]
+CLASSES = ("Public", "Internal", "Confidential", "Restricted")
+CONSUMERS = ("one", "two", "three", "stranger")
+KEYS = {consumer: (f"sk-key-of-{consumer}",) for consumer in CONSUMERS}
+PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/rerank", "/v1/messages")
+#: What detectors look for, by class.
+WORDS = {data_class: f"word {data_class.lower()}" for data_class in CLASSES}
+AT_ONCE = 8
+Way = list[tuple[str, str]]
+
+
+def make_route(dice: Random) -> Json:
+    """A route that is accepted: up to three models over the world's backends, three roles, detectors for each class."""
+    names = sorted(BACKENDS)
+
+    def make_model(name: str) -> Json:
+        targets = [
+            {
+                "backend": backend,
+                "model": f"{backend}-{dice.choice('xyz')}",
+                "weight": dice.choice([1, 10, 90]),
+                "priority": dice.choice([0, 0, 1, 2]),
+            }
+            for backend in dice.sample(names, dice.randint(1, 6))
+        ]
+        if len(targets) > 1:
+            targets[0]["weight"] = 0
+        return {"name": name, "targets": targets}
+
+    roles = [
+        {
+            "name": f"role-{consumer}",
+            "consumers": dice.sample(CONSUMERS[:3], dice.randint(1, 3)),
+            "llmAccess": dice.choice([["Local"], ["Cloud"], ["Local", "Cloud"], ["Local", "Cloud"]]),
+            "dataAccess": dice.sample(CLASSES, dice.choice([1, 3, 4, 4])),
+            "mayDeclare": dice.sample(CLASSES, dice.randint(0, 3)),
+        }
+        for consumer in CONSUMERS[:3]
+    ]
+    return {
+        "backends": backend_entries(),
+        "models": [make_model(f"m{number}") for number in range(dice.randint(1, 3))],
+        "authentication": {"apiKeys": {"secretRef": {"name": "clients"}}},
+        "roles": roles,
+        "dataPolicy": {
+            "default": dice.choice([*CLASSES[:2], *CLASSES[:3]]),
+            "denyClasses": list(CLASSES),
+            "detectors": [
+                {"name": f"d-{name.lower()}", "class": name, "keywords": [word]} for name, word in WORDS.items()
+            ],
+        },
+    }
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request, what is said of it, and what came of it."""
+
+    id: str
+    said: Explanation
+    status: int
+    data_class: str
+    code: str
+
+
+def make_question(dice: Random, route: Json) -> tuple[Question, Json]:
+    """A question, and the body that it is about."""
+    models = [model["name"] for model in route["models"]]
+    word = dice.choice([*WORDS.values(), "nothing", "nothing"])
+    body = make_body(dice.choice([*models] * 4 + ["unheard-of"]), text=f"this is {word} for you")
+    body |= {"prompt": "x", "input": "y", "query": "q", "documents": ["d"], "max_tokens": 8}
+    declared = dice.choice([None, None, *CLASSES])
+    question = Question(
+        model=body["model"],
+        consumer=dice.choice(CONSUMERS[:3] if dice.random() < 0.9 else CONSUMERS),
+        declared=DataClass(declared) if declared else None,
+        path=PATHS[0] if dice.random() < 0.6 else dice.choice(PATHS),
+    )
+    return question, body
+
+
+async def ask(client: httpx.AsyncClient, world: World, question: Question, body: Json, said: Explanation) -> Asked:
+    headers = {"authorization": f"Bearer {KEYS[question.consumer or ''][0]}", "content-type": "application/json"}
+    if question.declared:
+        headers["x-data-classification"] = question.declared.value
+    content = httpx.Request("POST", world.gateway.url, json=body).content
+    answer = await client.post(f"{world.gateway.url}{question.path}", content=content, headers=headers)
+    code = answer.json()["error"]["code"] if said.status is not None else ""
+    return Asked(body["user"], said, answer.status_code, answer.headers.get("x-fairlead-class", ""), code)
+
+
+def seen_ways(world: World) -> Mapping[str, Way]:
+    """Request -> who received it as which model, in the order of time."""
+    times: dict[str, list[tuple[float, str, str]]] = defaultdict(list)
+    for name, one in world.providers.by_name.items():
+        for recorded in one.recorded:
+            body = recorded.request.json
+            times[body["user"]].append((recorded.at_s, name, body["model"]))
+    return {id_: [(name, model) for _, name, model in sorted(all_)] for id_, all_ in times.items()}
+
+
+def permitted_ways(said: Explanation) -> Iterator[Way]:
+    """All that the explanation allows, with every share of every stage that is ever drawn."""
+    shares = [[share.tried for share in stage if share.weight > 0] for stage in said.stages]
+    for way in itertools.product(*shares):
+        yield [(one.backend, one.model) for one in itertools.chain.from_iterable(way)]
+
+
+def judge(asked: Sequence[Asked], ways: Mapping[str, Way], *, failing: bool) -> None:
+    for one in asked:
+        said, way = one.said, ways.get(one.id, [])
+        if said.status is not None:
+            assert (one.status, one.code, way) == (said.status, said.code, []), (said, way)
+            continue
+        assert one.data_class == said.data_class, said
+        # The answer is that of the last attempt, which may be one that says that it does not serve the endpoint.
+        has_none = failing and any(no.reason is Reason.NO_ENDPOINT for no in said.not_tried)
+        assert one.status in ({429, 404} if has_none else {429} if failing else {200}), (said, way)
+        permitted = list(permitted_ways(said))
+        if failing:
+            assert way in permitted, (way, permitted)
+            assert set(said.order) == {name for name, _ in way}
+        else:
+            assert way in [some[:1] for some in permitted], (way, permitted)
+
+
+async def compare(client: httpx.AsyncClient, world: World, dice: Random, routes: int, requests: int) -> Counter[str]:
+    ends: Counter[str] = Counter()
+    for number in range(routes):
+        spec = make_route(dice)
+        world.reset()
+        world.gateway.publish(world.table(spec))
+        rendered = rendered_of(spec, world.providers, frozenset(CONSUMERS))
+        failing = number % 3 != 0
+        if failing:
+            for one in world.providers.by_name.values():
+                one.fail(Fault(Kind.STATUS, code=429))
+        places = asyncio.Semaphore(AT_ONCE)
+
+        async def put(question: Question, body: Json, places: asyncio.Semaphore, rendered: Any) -> Asked:
+            content = httpx.Request("POST", world.gateway.url, json=body).content
+            said = explain(rendered, replace_body(question, content))
+            async with places:
+                return await ask(client, world, question, body, said)
+
+        asked = await asyncio.gather(*(put(*make_question(dice, spec), places, rendered) for _ in range(requests)))
+        judge(asked, seen_ways(world), failing=failing)
+        ends.update(str(one.said.status or ("all of its way" if failing else "answered")) for one in asked)
+    print(f"{sum(ends.values())} requests to {routes} routes as explained: {dict(ends)}")
+    return ends
+
+
+def replace_body(question: Question, content: bytes) -> Question:
+    return Question(question.model, question.consumer, question.declared, question.path, content)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with make_world(make_route(Random(1)), tmp_path_factory.mktemp("explain"), KEYS) as world:
+        yield world
+
+
+async def test_explain_is_what_happens(world: World, client: httpx.AsyncClient) -> None:
+    ends = await compare(client, world, Random(20261128), 6, 60)
+    assert {"all of its way", "answered", "403", "404"} <= set(ends)
+
+
+@pytest.mark.long
+async def test_explain_is_what_happens_ten_thousand_times(world: World, client: httpx.AsyncClient) -> None:
+    seed = int(os.environ.get("FAIRLEAD_TEST_SEED", Random().randrange(2**32)))
+    print(f"seed {seed}")
+    await compare(client, world, Random(seed), 100, 100)
