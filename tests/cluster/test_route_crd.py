@@ -48,6 +48,7 @@ def maximal(namespace: str, length: int, *, targets: int = 16) -> Json:
                 "llmAccess": ["Cloud", "Local"],
                 "dataAccess": ["Public", "Internal", "Confidential", "Restricted"],
                 "mayDeclare": ["Public", "Internal", "Confidential", "Restricted"],
+                "floor": "Confidential",
             }
             for n, role in enumerate(roles)
         ],
@@ -61,6 +62,7 @@ def maximal(namespace: str, length: int, *, targets: int = 16) -> Json:
                 for number in range(32)
             ],
             "denyClasses": ["Restricted", "Confidential"],
+            "floor": "Internal",
         },
     }
     return make_route_resource("local", {"metadata": {"name": "maximal", "namespace": namespace}}) | {"spec": spec}

@@ -60,6 +60,7 @@ def make_route(dice: Random) -> Json:
             "llmAccess": dice.choice([["Local"], ["Cloud"], ["Local", "Cloud"], ["Local", "Cloud"]]),
             "dataAccess": dice.sample(CLASSES, dice.choice([1, 3, 4, 4])),
             "mayDeclare": dice.sample(CLASSES, dice.randint(0, 3)),
+            **({"floor": dice.choice(CLASSES)} if dice.random() < 0.25 else {}),
         }
         for consumer in CONSUMERS[:3]
     ]
@@ -71,6 +72,7 @@ def make_route(dice: Random) -> Json:
         "dataPolicy": {
             "default": dice.choice([*CLASSES[:2], *CLASSES[:3]]),
             "denyClasses": list(CLASSES),
+            **({"floor": dice.choice(CLASSES)} if dice.random() < 0.15 else {}),
             "detectors": [
                 {"name": f"d-{name.lower()}", "class": name, "keywords": [word]} for name, word in WORDS.items()
             ],

@@ -100,7 +100,6 @@ def _make_case(dice: random.Random, default: str, has_roles: bool, states: _Deck
         "deployments": {},
         "secrets": {},
         "trustedHosts": ["*", "example.org", "*.unused.example"],
-        "floors": {},
     }
     cards = [*(states.draw() for _ in range(dice.randint(4, 7))), *dice.choices(_GOOD, k=dice.randint(2, 4))]
     dice.shuffle(cards)
@@ -109,11 +108,15 @@ def _make_case(dice: random.Random, default: str, has_roles: bool, states: _Deck
     names = list(drawn)
     models = [_make_model(dice, "chat", names)]
     models += [_make_model(dice, f"m{n}", dice.sample(names, dice.randint(1, 3))) for n in range(dice.randint(0, 3))]
-    route: dict[str, Any] = {"backends": backends, "models": models, "dataPolicy": _make_policy(dice, default)}
+    route: dict[str, Any] = {
+        "backends": backends,
+        "models": models,
+        "dataPolicy": _make_policy(dice, default, has_roles),
+    }
     if default == "Internal" and dice.random() < 0.3:
         del route["dataPolicy"]["default"]
     if has_roles:
-        route["roles"], callers = _make_roles(dice, world)
+        route["roles"], callers = _make_roles(dice)
         anonymous = dice.choice([None, *[role["name"] for role in route["roles"]]])
         route["authentication"] = {"apiKeys": {"secretRef": {"name": "clients"}}}
         if anonymous is not None:
@@ -213,7 +216,7 @@ def _make_model(dice: random.Random, name: str, backends: Sequence[str]) -> Json
     return {"name": name, "targets": targets}
 
 
-def _make_policy(dice: random.Random, default: str) -> dict[str, Any]:
+def _make_policy(dice: random.Random, default: str, has_roles: bool) -> dict[str, Any]:
     """There is a detector for each class that can be found, and some more."""
     detectors = [
         {"name": f"d-{data_class.lower()}", "class": data_class, "keywords": [f"word {data_class}"]}
@@ -230,10 +233,13 @@ def _make_policy(dice: random.Random, default: str) -> dict[str, Any]:
     }
     if dice.random() < 0.7:
         policy["opaqueContent"] = dice.choice(CLASSES)
+    # Of routes without roles and with Public as default there are just enough to see each state as Public; a floor would hide some.
+    if dice.random() < 0.2 and (has_roles or default != "Public"):
+        policy["floor"] = dice.choice(CLASSES)
     return policy
 
 
-def _make_roles(dice: random.Random, world: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str | None, Who]]:
+def _make_roles(dice: random.Random) -> tuple[list[dict[str, Any]], dict[str | None, Who]]:
     """Roles of each kind of access, and for each number of roles and access together a consumer who has them."""
     accesses = [["Local"]] * 3 + [["Cloud"]] * 3 + [["Local", "Cloud"], ["Cloud", "Local"]]
     roles: list[dict[str, Any]] = [
@@ -247,7 +253,9 @@ def _make_roles(dice: random.Random, world: dict[str, Any]) -> tuple[list[dict[s
         for number, access in enumerate(accesses)
     ]
     if dice.random() < 0.25:
-        world["floors"] = {role["name"]: dice.choice(CLASSES) for role in roles if dice.random() < 0.5}
+        for role in roles:
+            if dice.random() < 0.5:
+                role["floor"] = dice.choice(CLASSES)
     callers: dict[str | None, Who] = {"stranger": NOBODY}
     for who in CALLERS:
         fitting = [some for some in combinations(roles, who.roles) if _access(some) == set(who.access.split())]

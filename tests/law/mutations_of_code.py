@@ -228,28 +228,51 @@ def _mix(caller: Caller) -> Caller:
         may_declare=frozenset().union(*(role.may_declare for role in caller.roles)),
         floor=min((role.floor for role in caller.roles), key=CLASSES.index),
     )
-    return Caller((mixed,))
+    return replace(caller, roles=(mixed,))
 
 
 def _share(caller: Caller, field: str) -> Caller:
     shared: Any = {field: frozenset().union(*(getattr(role, field) for role in caller.roles))}
-    return Caller(tuple(replace(role, **shared) for role in caller.roles))
+    return replace(caller, roles=tuple(replace(role, **shared) for role in caller.roles))
 
 
+_judging("the-floor-of-the-route-is-ignored", lambda caller: replace(caller, floor=PUBLIC))
+_judging(
+    "the-floor-of-the-route-is-for-callers-with-one-role",
+    lambda caller: caller if len(caller.roles) == 1 else replace(caller, floor=PUBLIC),
+)
+_judging(
+    "floors-of-roles-are-the-lowest-of-all-roles",
+    lambda caller: replace(
+        caller,
+        roles=tuple(
+            replace(role, floor=min((r.floor for r in caller.roles), key=CLASSES.index)) for role in caller.roles
+        ),
+    ),
+)
+_judging(
+    "the-highest-floor-of-a-role-counts-for-all",
+    lambda caller: replace(caller, floor=highest(caller.floor, *(role.floor for role in caller.roles))),
+)
+_judging(
+    "the-floor-of-a-role-goes-before-that-of-the-route",
+    lambda caller: replace(caller, floor=PUBLIC) if any(role.floor is not PUBLIC for role in caller.roles) else caller,
+)
 _judging("roles-are-mixed", _mix)
 _judging("roles-share-what-they-may-declare", lambda caller: _share(caller, "may_declare"))
 _judging("roles-share-their-access-to-models", lambda caller: _share(caller, "llm_access"))
 _judging("roles-share-their-access-to-data", lambda caller: _share(caller, "data_access"))
-_judging("only-the-first-role-counts", lambda caller: Caller(caller.roles[:1]))
-_judging("only-the-last-role-counts", lambda caller: Caller(caller.roles[-1:]))
-_judging("no-role-means-the-implied-one", lambda caller: Caller(caller.roles or (IMPLIED_ROLE,)))
+_judging("only-the-first-role-counts", lambda caller: replace(caller, roles=caller.roles[:1]))
+_judging("only-the-last-role-counts", lambda caller: replace(caller, roles=caller.roles[-1:]))
+_judging("no-role-means-the-implied-one", lambda caller: replace(caller, roles=caller.roles or (IMPLIED_ROLE,)))
 _judging(
     "what-a-higher-role-may-a-lower-class-may",
-    lambda caller: Caller(
-        tuple(
+    lambda caller: replace(
+        caller,
+        roles=tuple(
             replace(role, data_access=frozenset(CLASSES[: max(map(CLASSES.index, role.data_access)) + 1]))
             for role in caller.roles
-        )
+        ),
     ),
 )
 
@@ -259,7 +282,7 @@ def all_roles_must_permit(patch: Patch) -> None:
     right = law.judge
 
     def judge(caller: Caller, candidates: Iterable[Backend], *rest: Any) -> Verdict:
-        single = [right(Caller((role,)), candidates, *rest) for role in caller.roles]
+        single = [right(replace(caller, roles=(role,)), candidates, *rest) for role in caller.roles]
         verdict = right(caller, candidates, *rest)
         common = verdict.permitted.intersection(*(one.permitted for one in single))
         return replace(verdict, grants=tuple((data_class, found & common) for data_class, found in verdict.grants))
@@ -326,6 +349,7 @@ _callers("anonymous-has-all-roles", lambda c, s: _if_roles(s, c, anonymous=None 
 _callers("anonymous-is-never-let-in", lambda c, s: replace(c, anonymous=None))
 _callers("a-consumer-without-role-has-the-implied-one", lambda c, s: _if_roles(s, c, known=(IMPLIED_ROLE,)))
 _callers("a-consumer-without-role-has-that-of-anonymous", lambda c, s: _if_roles(s, c, known=c.anonymous or ()))
+_callers("routes-without-roles-have-no-floor", lambda c, s: c if s.roles else replace(c, floor=PUBLIC))
 _callers(
     "a-consumer-has-only-the-last-role", lambda c, s: replace(c, consumers={n: r[-1:] for n, r in c.consumers.items()})
 )

@@ -129,6 +129,10 @@ NARROWINGS: Final[dict[str, Change]] = {
     "anonymous callers": lambda r, w: r["authentication"].pop("anonymous"),
     "the role of anonymous callers": lambda r, w: r["authentication"].update(anonymous={"role": "analyst"}),
     "a lower default": lambda r, w: r["dataPolicy"].update(default="Confidential"),
+    "a floor of the route": lambda r, w: r["dataPolicy"].update(floor="Confidential"),
+    "a higher default behind a floor": lambda r, w: r["dataPolicy"].update(default="Public", floor="Confidential"),
+    "a floor of a role": lambda r, w: _role(r, 0, floor="Internal"),
+    "a floor above all that a role has": lambda r, w: _role(r, 2, floor="Restricted"),
     "a detector that was not there": lambda r, w: r["dataPolicy"]["detectors"].append(
         {"name": "new", "class": "Restricted", "keywords": ["new"]}
     ),

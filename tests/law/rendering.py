@@ -1,6 +1,6 @@
 """The only door from these tests to fairlead: a route and a world, as plain mappings, through the real planner's path to files.
 
-What facts and API cannot say yet is put in here: whether a deployment is encrypted, and floors of roles. The law has both.
+What facts and API cannot say yet is put in here: whether a deployment is encrypted. The law has it.
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from fairlead.api.resource import LLMRoute
-from fairlead.api.route import DataClass
 from fairlead.api.validation import parse_llmroute
 from fairlead.facts.observed import ObjectKey, Observed, OperatorFacts
 from fairlead.facts.route import ClientsSecret, LocalDeployment, RouteFacts, SecretFacts
-from fairlead.gateway import table as route_table
 from fairlead.gateway.envoy import files as envoy_files
 from fairlead.planning.plan import Plan
 from fairlead.planning.route import backends as route_backends
@@ -49,15 +47,7 @@ def render(route: Json, world: Json) -> Mapping[str, str]:
         route,
         world,
     )
-    read_callers = route_table._read_callers
-    floors = {name: DataClass(value) for name, value in world.get("floors", {}).items()}
-    if floors:
-        route_table._read_callers = lambda spec: _floored(read_callers(spec), floors)
-    try:
-        table = planner._make_table(parsed, resolved)
-    finally:
-        route_table._read_callers = read_callers
-    return envoy_files.render_files(table, planner.SETTINGS).routing
+    return envoy_files.render_files(planner._make_table(parsed, resolved), planner.SETTINGS).routing
 
 
 def plan(route: Json, world: Json, live: Mapping[str, str] | None = None) -> Planned:
@@ -130,19 +120,6 @@ def _as_encrypted(backend: Resolved) -> Resolved:
     if upstream is not None:
         upstream = replace(upstream, classes=route_backends._classes_of(law))
     return replace(backend, law=law, upstream=upstream)
-
-
-def _floored(callers: Any, floors: Mapping[str, DataClass]) -> Any:
-    def with_floor(roles: Any) -> Any:
-        return tuple(replace(role, floor=floors.get(role.name, role.floor)) for role in roles)
-
-    return replace(
-        callers,
-        roles=with_floor(callers.roles),
-        consumers={consumer: with_floor(roles) for consumer, roles in callers.consumers.items()},
-        known=with_floor(callers.known),
-        anonymous=None if callers.anonymous is None else with_floor(callers.anonymous),
-    )
 
 
 def _config_maps(files: Mapping[str, str]) -> dict[ObjectKey, Any]:

@@ -48,6 +48,22 @@ def test_the_mark_is_the_class_under_a_role_that_permits_it() -> None:
     assert reached.mark in ruling.permitting
 
 
+def test_the_floor_of_a_route_holds_without_roles_too() -> None:
+    """ "Class of a request = max(base, floors of route and role, detectors)", and "a route without `roles` acts as one role"."""
+    route, world = make_base()
+    del route["roles"]
+    route["authentication"]["anonymous"] = {}
+    route["dataPolicy"] |= {"default": "Public"}
+    judge, reached = ask(route, world, Request(None, "chat"))
+    assert (reached.mark, len(reached.attempts)) == ("Public", 4)
+    route["dataPolicy"]["floor"] = "Internal"
+    judge, reached = ask(route, world, Request(None, "chat"))
+    assert (reached.mark, len(reached.attempts)) == ("Internal", 3)
+    assert not judge.check(Request(None, "chat"), judge.law.rule(Request(None, "chat")))
+    route["dataPolicy"]["floor"] = "Confidential"
+    assert ask(route, world, Request(None, "chat", "Public"))[1].status == 403
+
+
 def test_a_target_that_does_not_speak_the_endpoint_does_not_end_the_request() -> None:
     """ "each permitted target": the first one speaks no rerank, so the second one must be asked, not the caller be told 403."""
     route, world = make_base()

@@ -22,7 +22,7 @@ from tests.law.judge import Judge
 from tests.law.narrowings import BESIDE, NARROWINGS, make_base
 from tests.law.rendering import plan, render
 from tests.law.test_law import SEED, make_acceptable, without_what_facts_cannot_say
-from tests.law.truth import CLASSES, Request
+from tests.law.truth import CLASSES, Request, Target
 
 Files = Mapping[str, str]
 PAIRS: Final = 40
@@ -42,8 +42,25 @@ class Generation:
 
     def permits(self, request: Request, at_least: str = "Public") -> set[Place]:
         """Addresses, with the keys that go there."""
-        tried = self.judge.law.rule(request, at_least).tried
-        facts = [self.judge.facts(target.backend, target.model, request.path) for target in tried]
+        return self._places(self.judge.law.rule(request, at_least).tried, request.path)
+
+    def keeps(self, old: Generation, request: Request, at_least: str = "Public") -> set[Place]:
+        """ "an invalid CR never disturbs what already runs": where a provider of this name was, whose entry is refused now, for what may
+        go to any provider of the name."""
+        law, before = self.judge.law, old.judge.law
+        named = {target.backend for target in law.rule(request, at_least).permitted}
+        kept = {
+            name for name in named if law.is_refused(law.backends[name]) and "provider" in before.backends.get(name, {})
+        }
+        targets = before.targets(request.model) if request.model in before.models else []
+        return old._places([target for target in targets if target.backend in kept], request.path)
+
+    def _places(self, targets: Sequence[Target], path: str) -> set[Place]:
+        facts = [
+            self.judge.facts(target.backend, target.model, path)
+            for target in targets
+            if target.backend in self.judge.law.there
+        ]
         return {place_of(one) for one in facts if one is not None}
 
 
@@ -110,6 +127,7 @@ def excess(
         if found:
             found_before = old.judge.law.detected(request)
             too_much = found - new.permits(request) - new.permits(request, at_least=found_before)
+            too_much -= new.keeps(old, request)
             if not narrowed:
                 too_much -= old.permits(request) | old.permits(request, at_least=new.judge.law.detected(request))
             if too_much:

@@ -7,7 +7,6 @@ what is around it:
     deployments   name -> {confidential, encrypted, ours (its Service is), servedModel, port}; a name that is missing does not exist
     secrets       name -> {use, hosts, keys (None: not known)}
     trustedHosts  the operator's list
-    floors        role -> class (the API has no field for it yet)
 """
 
 from __future__ import annotations
@@ -123,8 +122,8 @@ class Law:
 
     def class_under(self, role: Json, request: Request) -> str:
         """ "Class of a request = max(base, floors of route and role, detectors)"."""
-        floor = self.world.get("floors", {}).get(role["name"], "Public")
-        return highest((self.base(role, request.declared), floor, self.detected(request)))
+        floors = (self.policy.get("floor", "Public"), role.get("floor", "Public"))
+        return highest((self.base(role, request.declared), *floors, self.detected(request)))
 
     def base(self, role: Json, declared: str | None) -> str:
         """ "Base is the class that the caller declares in the header, if its role lists it in `mayDeclare` (a higher one always
@@ -263,12 +262,18 @@ class Law:
 
     # Whether the route is accepted ----------------------------------------------------------------------------------------
 
+    def is_refused(self, backend: Json) -> bool:
+        """Whether the route is not accepted for what this entry says."""
+        provider = backend.get("provider")
+        if provider is None or self.is_listed(backend):
+            return False
+        return bool(provider.get("trusted", False)) or is_forbidden_address(provider)
+
     def is_accepted(self) -> bool:
         """ "`Accepted=False` exactly when a role has a class for which a model has no permitted target (unless `denyClasses` lists it),
         `Restricted` is granted without an encrypted local target, trust is claimed for a host that is not on the list" — and "loopback
         … are refused"."""
-        unlisted = [b["provider"] for b in self.route["backends"] if "provider" in b and not self.is_listed(b)]
-        if any(provider.get("trusted", False) or is_forbidden_address(provider) for provider in unlisted):
+        if any(self.is_refused(backend) for backend in self.route["backends"]):
             return False
         return not any(
             data_class not in self.policy.get("denyClasses", ())

@@ -239,13 +239,15 @@ class RoleSpec(ApiModel):
     may_declare: Classes = Field(default_factory=list)
     """Classes that the caller may declare in the header although the default is higher; a higher one than the default
     may always be declared. Default: none."""
+    floor: DataClass | None = None
+    """Class that requests of this role have at least, whatever callers declare; it may only raise. Absent: no floor."""
 
 
 class DetectorSpec(ApiModel):
     """Something in a request that raises its class."""
 
     name: Annotated[str, Field(min_length=1, max_length=63)]
-    """What denials and metrics call it. default, header and opaque are taken. Required: it identifies the entry."""
+    """What denials and metrics call it. default, floor, header and opaque are taken. Required: it identifies the entry."""
     class_: Annotated[DataClass, Field(alias="class")]
     """Class that a request has at least in which this is found. Required."""
     keywords: Annotated[list[Annotated[str, Field(min_length=2, max_length=64)]], Atomic, Field(max_length=64)] = Field(
@@ -263,6 +265,8 @@ class DataPolicySpec(ApiModel):
 
     default: DataClass = DataClass.INTERNAL
     """Class of a request that nothing classified. Default: Internal."""
+    floor: DataClass | None = None
+    """Class that every request of the route has at least, whatever callers declare; it may only raise. Absent: no floor."""
     header: Annotated[str, Field(min_length=1, max_length=64)] = "x-data-classification"
     """Request header in which callers declare a class, in lower case; one that means something else already is refused.
     Default: x-data-classification."""

@@ -36,6 +36,7 @@ def make_lookup(table: RouteTable) -> dict[str, Any]:
         "consumers": dict(table.consumers),
         "known": table.known,
         "detectors": [_make_detector(detector) for detector in table.policy.detectors],
+        "default": table.policy.default.value,
         "opaque": table.policy.opaque_content.value,
         "verdicts": {profile.id: _make_verdicts(profile, ids) for profile in table.profiles},
         "classes_of": {ids[verdict]: verdict.data_class.value for verdict in ids}

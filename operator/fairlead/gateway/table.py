@@ -199,6 +199,7 @@ class _Callers:
     consumers: Mapping[str, tuple[Role, ...]] = field(default_factory=dict)
     known: tuple[Role, ...] = ()
     anonymous: tuple[Role, ...] | None = None
+    floor: DataClass = DataClass.PUBLIC
 
 
 def make_table(
@@ -217,7 +218,7 @@ def make_table(
 
     def profile_id(roles: tuple[Role, ...]) -> str:
         if roles not in profiles:
-            profiles[roles] = _make_profile(f"p{len(profiles)}", roles, backends, policy.default)
+            profiles[roles] = _make_profile(f"p{len(profiles)}", Caller(roles, callers.floor), backends, policy.default)
         return profiles[roles].id
 
     known = profile_id(callers.known)
@@ -267,7 +268,7 @@ def caller_of(spec: LLMRouteSpec, consumer: str | None) -> Caller | None:
     """The roles with which the profile of a consumer was made; of a caller without a key for None. None: such a one is not let in."""
     callers = _read_callers(spec)
     roles = callers.anonymous if consumer is None else callers.consumers.get(consumer, callers.known)
-    return None if roles is None else Caller(roles)
+    return None if roles is None else Caller(roles, callers.floor)
 
 
 def _order(verdict: Verdict) -> tuple[int, list[tuple[int, list[str]]]]:
@@ -277,15 +278,17 @@ def _order(verdict: Verdict) -> tuple[int, list[tuple[int, list[str]]]]:
 
 def _read_callers(spec: LLMRouteSpec) -> _Callers:
     anonymous = spec.authentication.anonymous
+    floor = (spec.data_policy or DataPolicySpec()).floor or CLASSES[0]
     if not spec.roles:
         implied = (IMPLIED_ROLE,)
-        return _Callers(roles=implied, known=implied, anonymous=implied if anonymous is not None else None)
+        return _Callers(implied, known=implied, anonymous=implied if anonymous is not None else None, floor=floor)
     roles = tuple(
         Role(
             name=role.name,
             llm_access=frozenset(role.llm_access),
             data_access=frozenset(role.data_access),
             may_declare=frozenset(role.may_declare),
+            floor=role.floor or CLASSES[0],
         )
         for role in spec.roles
     )
@@ -296,14 +299,13 @@ def _read_callers(spec: LLMRouteSpec) -> _Callers:
     unnamed = None
     if anonymous is not None:
         unnamed = tuple(role for role in roles if role.name == anonymous.role)
-    return _Callers(roles=roles, consumers=consumers, known=(), anonymous=unnamed)
+    return _Callers(roles=roles, consumers=consumers, known=(), anonymous=unnamed, floor=floor)
 
 
-def _make_profile(profile_id: str, roles: tuple[Role, ...], backends: Sequence[Backend], default: DataClass) -> Profile:
-    caller = Caller(roles)
+def _make_profile(profile_id: str, caller: Caller, backends: Sequence[Backend], default: DataClass) -> Profile:
     return Profile(
         id=profile_id,
-        roles=tuple(role.name for role in roles),
+        roles=tuple(role.name for role in caller.roles),
         verdicts={
             (declared, detected): judge(caller, backends, default, declared, detected)
             for declared in (None, *CLASSES)

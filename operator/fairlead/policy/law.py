@@ -69,9 +69,11 @@ IMPLIED_ROLE: Final = Role(
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The roles of a consumer, or of whoever shows no key. Without a role nothing is allowed."""
+    """The roles of a consumer, or of whoever shows no key. Without a role nothing is allowed. `floor`: the route's, which counts whatever
+    the roles are."""
 
     roles: tuple[Role, ...]
+    floor: DataClass = DataClass.PUBLIC
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ def highest(*classes: DataClass) -> DataClass:
 
 
 def classify(role: Role, default: DataClass, declared: DataClass | None, detected: DataClass) -> DataClass:
-    """The class of a request under one role: max of base, floor and what was detected.
+    """The class of a request under one role, as far as that goes: max of base, the role's floor and what was detected.
 
     `declared` counts when the role may declare it, or when it is higher than the default anyway; None: no header. A caller for
     whom no detector ran passes Restricted as `detected`.
@@ -152,12 +154,12 @@ def judge(
     grants: set[tuple[DataClass, frozenset[str]]] = set()
     seen: list[DataClass] = []
     for role in caller.roles:
-        data_class = classify(role, default, declared, detected)
+        data_class = highest(caller.floor, classify(role, default, declared, detected))
         seen.append(data_class)
         found = frozenset(b.name for b in candidates if _role_permits(role, b, data_class))
         if found:
             grants.add((data_class, found))
-    without_role = highest(default if declared is None else highest(default, declared), detected)
+    without_role = highest(default if declared is None else highest(default, declared), caller.floor, detected)
     lowest = min([grant[0] for grant in grants] or seen or [without_role], key=CLASSES.index)
     ordered = sorted(grants, key=lambda grant: (CLASSES.index(grant[0]), sorted(grant[1])))
     return Verdict(data_class=lowest, grants=tuple(ordered))
@@ -172,7 +174,7 @@ def find_objections(
 ) -> tuple[Objection, ...]:
     """Why `judge` does not permit a backend, for each role the first thing that is against it, to tell people. Empty when some role
     permits it, or when the caller has none."""
-    classes = [(role, classify(role, default, declared, detected)) for role in caller.roles]
+    classes = [(role, highest(caller.floor, classify(role, default, declared, detected))) for role in caller.roles]
     if any(_role_permits(role, backend, data_class) for role, data_class in classes):
         return ()
     return tuple(

@@ -24,6 +24,7 @@ from fairlead.rendering.routes import RenderedRoute
 __all__ = ["Explanation", "NotTried", "Question", "Reason", "Share", "Tried", "explain"]
 
 DEFAULT_RULE: Final = "default"
+FLOOR_RULE: Final = "floor"
 HEADER_RULE: Final = "header"
 NO_BACKEND: Final = "no_backend"
 
@@ -184,7 +185,8 @@ def _classify(
     verdict = profile.verdicts[question.declared, detected]
     chain = table.chains.get((question.model, verdict))
     data_class = chain.data_class if chain is not None else verdict.data_class
-    rule = HEADER_RULE if question.declared is data_class else DEFAULT_RULE
+    otherwise = DEFAULT_RULE if data_class is table.policy.default else FLOOR_RULE
+    rule = HEADER_RULE if question.declared is data_class else otherwise
     return _Classified(data_class, rule, detected, question.model)
 
 

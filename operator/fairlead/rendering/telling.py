@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fairlead.policy.law import CLASSES
-from fairlead.rendering.explain import DEFAULT_RULE, HEADER_RULE, NO_BACKEND, Explanation, Share, Tried
+from fairlead.gateway.table import caller_of
+from fairlead.policy.law import CLASSES, Role
+from fairlead.rendering.explain import DEFAULT_RULE, FLOOR_RULE, HEADER_RULE, NO_BACKEND, Explanation, Share, Tried
 from fairlead.rendering.routes import RenderedRoute
 
 __all__ = ["to_json", "to_text"]
@@ -58,7 +59,7 @@ def _lines(rendered: RenderedRoute, explained: Explanation) -> Iterator[str]:
         yield "This route has no apiKeys: whoever calls is anonymous."
     if explained.data_class is not None:
         yield f"Class: {explained.data_class}, by {_tell_rule(rendered, explained)}."
-        yield from _tell_declared(explained)
+        yield from _tell_declared(rendered, explained)
         if question.body is None:
             yield "No body was looked at (--body), so no detector could raise the class."
     if explained.is_allowed:
@@ -76,6 +77,8 @@ def _lines(rendered: RenderedRoute, explained: Explanation) -> Iterator[str]:
 
 def _tell_rule(rendered: RenderedRoute, explained: Explanation) -> str:
     rule = explained.rule
+    if rule == FLOOR_RULE or _is_lowered(rendered, explained):
+        return _tell_floor(rendered, explained)
     if rule == DEFAULT_RULE:
         return "the default of the route (dataPolicy.default)"
     if rule == HEADER_RULE:
@@ -85,11 +88,32 @@ def _tell_rule(rendered: RenderedRoute, explained: Explanation) -> str:
     return f"the detector {rule}"
 
 
-def _tell_declared(explained: Explanation) -> Iterator[str]:
+def _roles_of(rendered: RenderedRoute, explained: Explanation) -> tuple[Role, ...]:
+    caller = caller_of(rendered.route.spec, explained.question.consumer if rendered.table.has_keys else None)
+    return caller.roles if caller is not None else ()
+
+
+def _is_lowered(rendered: RenderedRoute, explained: Explanation) -> bool:
+    """Whether the caller lowers the base below the default, so that a class which is the default's is a floor all the same."""
+    roles = _roles_of(rendered, explained)
+    declared = explained.question.declared
+    return explained.rule == DEFAULT_RULE and bool(roles) and all(declared in role.may_declare for role in roles)
+
+
+def _tell_floor(rendered: RenderedRoute, explained: Explanation) -> str:
+    if rendered.table.policy.floor is explained.data_class:
+        return "the floor of the route (dataPolicy.floor)"
+    roles = [role.name for role in _roles_of(rendered, explained) if role.floor is explained.data_class]
+    return f"the floor of the role {roles[0]} (roles[].floor)" if roles else "a floor of this route"
+
+
+def _tell_declared(rendered: RenderedRoute, explained: Explanation) -> Iterator[str]:
     declared, data_class = explained.question.declared, explained.data_class
-    if declared is None or data_class is None or explained.rule != DEFAULT_RULE:
+    if declared is None or data_class is None or CLASSES.index(declared) >= CLASSES.index(data_class):
         return
-    if CLASSES.index(declared) < CLASSES.index(data_class):
+    if explained.rule == FLOOR_RULE or _is_lowered(rendered, explained):
+        yield f"The declared {declared} does not count: it is below the floor."
+    elif explained.rule == DEFAULT_RULE:
         yield f"The declared {declared} does not count: it is below the default, and no role may declare it here."
 
 

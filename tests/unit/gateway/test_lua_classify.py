@@ -158,6 +158,23 @@ def test_a_denial_says_class_rule_and_what_would_be_taken_and_not_what_was_found
     assert nothing.endswith("Internal by the rules of this route. Of you, the model empty takes nothing.")
 
 
+def test_what_is_neither_found_nor_declared_nor_the_default_was_raised_by_a_floor() -> None:
+    lookup = make_lookup(
+        default="Internal", detectors=[{"name": "word", "class": "Confidential", "keywords": ["secretword"]}]
+    )
+    lookup["verdicts"]["p1"] = dict.fromkeys(lookup["verdicts"]["p1"], "p1|-|Confidential")
+    raised = request({}, BODY, Classifier(lookup)).dynamic
+    assert (raised["fairlead:class"], raised["fairlead:rule"]) == ("Confidential", "floor")
+    assert request({}, SECRET, Classifier(lookup)).dynamic["fairlead:rule"] == "word"
+    declared = {"x-data-classification": "Confidential"}
+    assert request(declared, BODY, Classifier(lookup)).dynamic["fairlead:rule"] == "header"
+    assert request({}, BODY, Classifier({**lookup, "default": "Confidential"})).dynamic["fairlead:rule"] == "default"
+    message = request({}, {**BODY, "model": "empty"}, Classifier(lookup)).answer["error"]["message"]
+    assert message.startswith("This request is classified Confidential by a floor of this route.")
+    del lookup["default"]  # of a gateway whose routes an earlier version published
+    assert request({}, BODY, Classifier(lookup)).dynamic["fairlead:rule"] == "default"
+
+
 def test_a_pair_without_a_verdict_is_denied() -> None:
     lookup = make_lookup(detectors=WORD)
     del lookup["verdicts"]["p1"]["Internal|Confidential"]

@@ -7,7 +7,17 @@ import itertools
 import pytest
 
 from fairlead.api.route import DataClass, LLMAccess
-from fairlead.policy.law import CLASSES, IMPLIED_ROLE, Backend, Caller, Role, classify, judge, permits_class
+from fairlead.policy.law import (
+    CLASSES,
+    IMPLIED_ROLE,
+    Backend,
+    Caller,
+    Role,
+    classify,
+    find_objections,
+    judge,
+    permits_class,
+)
 
 PUBLIC, INTERNAL, CONFIDENTIAL, RESTRICTED = CLASSES
 LOCAL = Backend("local", LLMAccess.LOCAL)
@@ -98,6 +108,18 @@ def test_a_higher_class_never_permits_more() -> None:
                 ]
                 for wide, narrow in itertools.pairwise(permitted):
                     assert narrow <= wide
+
+
+def test_the_floor_of_a_route_raises_whatever_the_roles_are() -> None:
+    some = (role("quiet", "L", "PIC", declare="P"), role("cloudy", "C", "P", declare="P"))
+    everything = [KEEPING, CLOUD]
+    assert judge(Caller(some), everything, PUBLIC, PUBLIC, PUBLIC).permitted == {KEEPING.name, CLOUD.name}
+    raised = judge(Caller(some, CONFIDENTIAL), everything, PUBLIC, PUBLIC, PUBLIC)
+    assert (raised.data_class, raised.permitted) == (CONFIDENTIAL, {KEEPING.name})
+    assert judge(Caller((), CONFIDENTIAL), everything, PUBLIC, None, PUBLIC).data_class is CONFIDENTIAL
+    assert judge(Caller(some, INTERNAL), everything, PUBLIC, None, CONFIDENTIAL).data_class is CONFIDENTIAL
+    (told, _) = find_objections(Caller(some, CONFIDENTIAL), CLOUD, PUBLIC, PUBLIC, PUBLIC)
+    assert told.data_class is CONFIDENTIAL
 
 
 def test_every_permitted_backend_may_take_the_class_that_is_told() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import itertools
 import json
@@ -348,6 +349,47 @@ def test_text(explain: Any) -> None:
         "Not tried:",
         "  openai [ClassRule]: may take Public, and the request is Internal",
     ]
+
+
+@pytest.mark.parametrize(
+    ("floors", "ask", "lines"),
+    [
+        ({"dataPolicy": "Confidential"}, "--consumer team-b",
+         ["Class: Confidential, by the floor of the route (dataPolicy.floor)."]),
+        ({"roles": "Confidential"}, "--consumer team-b --class Public",
+         ["Class: Confidential, by the floor of the role analyst (roles[].floor).",
+          "The declared Public does not count: it is below the floor."]),
+        ({"roles": "Internal"}, "--consumer team-a --class Public",
+         ["Class: Internal, by the floor of the role developer (roles[].floor).",
+          "The declared Public does not count: it is below the floor."]),
+        ({"roles": "Public", "dataPolicy": "Public"}, "--consumer team-b",
+         ["Class: Internal, by the default of the route (dataPolicy.default)."]),
+        ({"dataPolicy": "Confidential"}, "--consumer team-b --class Confidential",
+         ["Class: Confidential, by what the caller declares in x-data-classification."]),
+    ],
+)  # fmt: skip
+def test_floors_are_told(explain: Any, floors: dict[str, str], ask: str, lines: list[str]) -> None:
+    route = copy.deepcopy(ROUTE)
+    if "dataPolicy" in floors:
+        route["spec"]["dataPolicy"]["floor"] = floors["dataPolicy"]
+    if "roles" in floors:
+        for role in route["spec"]["roles"]:
+            role["floor"] = floors["roles"]
+    told = explain(route, DEPLOYMENT, PROVIDER_SECRET, ask=f"--model chat {ask}").out.splitlines()
+    assert told[1 : 1 + len(lines)] == lines
+    assert told[1 + len(lines)].startswith("No body was looked at")
+
+
+def test_a_floor_counts_for_a_body_and_takes_backends_away(explain: Any) -> None:
+    route = copy.deepcopy(ROUTE)
+    route["spec"]["roles"][0]["floor"] = "Internal"
+    ask = "--consumer team-a --class Public -o json"
+    assert explain(ROUTE, DEPLOYMENT, PROVIDER_SECRET, ask=ask, body=chat("hello")).json["order"] == ["local", "openai"]
+    found = explain(route, DEPLOYMENT, PROVIDER_SECRET, ask=ask, body=chat("hello")).json
+    assert (found["class"], found["rule"], found["order"]) == ("Internal", "default", ["local"])
+    route["spec"]["dataPolicy"]["floor"] = "Restricted"
+    found = explain(route, DEPLOYMENT, PROVIDER_SECRET, ask=ask, body=chat("hello")).json
+    assert (found["status"], found["class"], found["rule"], found["order"]) == (403, "Restricted", "floor", [])
 
 
 def test_what_was_assumed_is_told_on_stderr(explain: Any) -> None:

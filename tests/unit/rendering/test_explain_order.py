@@ -48,8 +48,8 @@ def make_acceptable(case: Case) -> None:
 
 
 def make_world(case: Case) -> Json:
-    """As files can tell it: Services are there and ours, nothing is encrypted, roles have no floors, and what is missing is assumed."""
-    world: Json = {**case.world, "floors": {}}
+    """As files can tell it: Services are there and ours, nothing is encrypted, and what is missing is assumed."""
+    world: Json = dict(case.world)
     world["deployments"] = {
         name: {**found, "ours": True, "ready": 1, "encrypted": False} for name, found in world["deployments"].items()
     }

@@ -35,7 +35,7 @@ _BASE_URL: Final = (
 )
 _OWN_NAME: Final = "[a-z]([-a-z0-9]*[a-z0-9])?"
 #: What the classifier itself gives as the rule that settled a request's class.
-RESERVED_DETECTORS: Final = ("default", "header", "opaque")
+RESERVED_DETECTORS: Final = ("default", "floor", "header", "opaque")
 #: Of all detectors together: each is looked for in each request.
 MAX_KEYWORDS: Final = 256
 #: What lies between words or is not seen, as `gateway/lua/fold.lua` has it: a keyword of nothing else could not be compiled, and
@@ -393,7 +393,7 @@ RULES: Final = (
         at="spec.dataPolicy.detectors[*].name",
         holds=lambda name: name not in RESERVED_DETECTORS,
         cel=f"!(self in {cel_list(RESERVED_DETECTORS)})",
-        message="default, header and opaque are what the gateway itself calls the reasons of a class",
+        message="default, floor, header and opaque are what the gateway itself calls the reasons of a class",
         remedy="take another name",
         explain=lambda name: (
             f"{name} is what the gateway itself calls a reason of a class",

@@ -12,6 +12,7 @@
 --   consumers        name, as api_key_auth wrote it into x-fairlead-consumer -> profile
 --   known            profile of a caller with a name that is not among them (absent: 403)
 --   detectors        [{name, class, builtin?, keywords?}], builtin one of Email IBAN PaymentCard Phone PrivateKey SSN Secrets
+--   default          class of a request that nothing classified: only to tell it from what a floor raised (absent: not told apart)
 --   opaque           class of content that cannot be read: images, audio, files, token ids (absent: as if it were not there)
 --   verdicts         profile -> "declared|detected" -> verdict; declared is "-" without a header, detected the lowest class
 --                    when nothing was found; a pair that is not there is denied
@@ -20,7 +21,7 @@
 -- Ids of profiles, verdicts and chains are any text but "" and "-". What is before the first dot of a chain names its route: those
 -- of the same places for several classes share one.
 --
--- Result: dynamic metadata "fairlead", all text: class, rule (name of a detector, "header", "default" or "opaque"), verdict, model,
+-- Result: dynamic metadata "fairlead", all text: class, rule (name of a detector, "header", "default", "floor" or "opaque"), verdict, model,
 -- consumer, stream ("true", "false"); and of a request that may go on: chain (its route), mark ("checked"). Without `chain` no
 -- route matches, without `mark` none may answer. A request that is refused gets an OpenAI-shaped error from here.
 --
@@ -231,6 +232,7 @@ end
 local function rule_text(policy, rule)
   if rule == "header" then return "the header " .. policy.header end
   if rule == "default" then return "the rules of this route" end
+  if rule == "floor" then return "a floor of this route" end
   if rule == "opaque" then return "content that cannot be read" end
   return "the detector " .. rule
 end
@@ -281,10 +283,12 @@ local function check(handle)
   local verdict = (policy.verdicts[profile] or {})[declared .. "|" .. detected]
   local chain = verdict and chains[verdict]
   local class = chain and policy.classes_of[chain] or verdict and policy.classes_of[verdict]
+  -- A verdict's class is one of what was detected, declared, the default and floors: what is none of the others is a floor.
+  local otherwise = class and policy.default and class ~= policy.default and "floor" or "default"
   if not class then -- denied without a verdict: what is known of it says its class
     class = (policy.ranks[declared] or 0) > policy.ranks[detected] and declared or detected
   end
-  local rule = rank and detected == class and finding or declared == class and "header" or "default"
+  local rule = rank and detected == class and finding or declared == class and "header" or otherwise
 
   local set = setter(handle)
   set("class", class)

@@ -327,6 +327,21 @@ def test_a_model_whose_hosts_a_gateway_does_not_know_yet_is_not_ready(healthy: M
     assert made.requeue_after_s == pytest.approx(1.0)
 
 
+def test_status_has_no_targets_for_classes_below_a_floor() -> None:
+    spec = make_spec()
+    status = plan(make_route(spec)).status
+    assert status is not None
+    assert list(status["models"][0]["targets"]) == ["Public", "Internal", "Confidential"]
+    spec["roles"][0]["floor"] = "Internal"
+    status = plan(make_route(spec)).status
+    assert status is not None
+    assert list(status["models"][0]["targets"]) == ["Internal", "Confidential"]
+    spec["dataPolicy"]["floor"] = "Confidential"
+    status = plan(make_route(spec)).status
+    assert status is not None
+    assert status["models"][0]["targets"] == {"Confidential": "local"}
+
+
 def many_models(targets: int) -> dict[str, Any]:
     """A local first, then one name after the other at the provider."""
     spec = make_spec()
