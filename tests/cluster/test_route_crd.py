@@ -28,7 +28,10 @@ def maximal(namespace: str, length: int, *, targets: int = 16) -> Json:
     backends = [name("b", number) for number in range(64)]
     roles = [name("r", number) for number in range(64)]
     spec = {
-        "backends": [{"name": backend, "deployment": {"name": f"d{n}"}} for n, backend in enumerate(backends)],
+        "backends": [
+            {"name": backend, "deployment": {"name": f"d{n}", "slowStart": "59m59s"}}
+            for n, backend in enumerate(backends)
+        ],
         "models": [
             {
                 "name": name("m", number, 128),
@@ -37,6 +40,7 @@ def maximal(namespace: str, length: int, *, targets: int = 16) -> Json:
                     for t in range(targets)
                 ],
                 "timeouts": {"request": "1h30m"},
+                "affinity": {"header": name("x-", number, 64)},
             }
             for number in range(256)
         ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,9 +54,10 @@ async def ask(
     data_class: str = "",
     key: str = "",
     path: str = "/v1/chat/completions",
+    headers: Mapping[str, str] | None = None,
 ) -> Answer:
     """Never raises for what the gateway does."""
-    headers = {"x-data-classification": data_class} if data_class else {}
+    headers = {**(headers or {}), **({"x-data-classification": data_class} if data_class else {})}
     headers |= {"authorization": f"Bearer {key}"} if key else {}
     begun_s, started = time.time(), time.monotonic()
     status, backend, seen_class, parts, broke, first_s = 0, "", "", [], "", 0.0

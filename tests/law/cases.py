@@ -106,8 +106,10 @@ def _make_case(dice: random.Random, default: str, has_roles: bool, states: _Deck
     drawn = {f"b{number}": state for number, state in enumerate(cards)}
     backends = [_make_backend(dice, name, state, world) for name, state in drawn.items()]
     names = list(drawn)
-    models = [_make_model(dice, "chat", names)]
-    models += [_make_model(dice, f"m{n}", dice.sample(names, dice.randint(1, 3))) for n in range(dice.randint(0, 3))]
+    models = [_make_model(dice, "chat", names, drawn)]
+    models += [
+        _make_model(dice, f"m{n}", dice.sample(names, dice.randint(1, 3)), drawn) for n in range(dice.randint(0, 3))
+    ]
     route: dict[str, Any] = {
         "backends": backends,
         "models": models,
@@ -147,7 +149,8 @@ def _make_backend(dice: random.Random, name: str, state: State, world: dict[str,
                 "servedModel": dice.choice(["llama", "qwen", f"own-{name}"]),
                 "port": dice.choice([8000, 11434]),
             }
-        return {"name": name, "deployment": {"name": f"llm-{name}"}}
+        slow = {"slowStart": "30s"} if random.Random(f"{name} {state}").random() < 0.3 else {}
+        return {"name": name, "deployment": {"name": f"llm-{name}", **slow}}
     provider = _make_provider(dice, name, state)
     host, key = hosts_of(provider).host, provider["secretRef"]["key"]
     if state.trust in ("listed", "both"):
@@ -197,7 +200,7 @@ def _own_url(dice: random.Random, name: str) -> dict[str, str]:
     }
 
 
-def _make_model(dice: random.Random, name: str, backends: Sequence[str]) -> Json:
+def _make_model(dice: random.Random, name: str, backends: Sequence[str], states: Mapping[str, State]) -> Json:
     targets: list[dict[str, Any]] = []
     for backend in backends:
         target: dict[str, Any] = {"backend": backend}
@@ -213,7 +216,13 @@ def _make_model(dice: random.Random, name: str, backends: Sequence[str]) -> Json
     dice.shuffle(targets)
     if not any(target.get("weight", 1) for target in targets):
         targets[0]["weight"] = 1
-    return {"name": name, "targets": targets}
+    # For the law it is as if none of it were there; only a model with a deployment may say it.
+    has_pods = any(states[target["backend"]].kind == "local" for target in targets)
+    own = random.Random(f"{name} {targets}")  # so that the other draws are what they were without it
+    affinity = (
+        {"affinity": {"header": own.choice(["x-session-id", "x-user"])}} if has_pods and own.random() < 0.4 else {}
+    )
+    return {"name": name, "targets": targets, **affinity}
 
 
 def _make_policy(dice: random.Random, default: str, has_roles: bool) -> dict[str, Any]:

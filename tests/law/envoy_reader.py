@@ -24,6 +24,10 @@ CLASS_HEADER: Final = "x-fairlead-class"
 #: How long a stream may pause: the egress side has routes of its own for each value.
 IDLE_HEADER: Final = "x-fairlead-idle"
 SKIP_HEADER: Final = "x-fairlead-skip"
+#: What requests have in common that belong on one pod of a deployment. It may choose among the pods of one place, and nothing else.
+AFFINITY_HEADER: Final = "x-fairlead-affinity"
+#: By what a pod may be chosen.
+HASHED: Final = [{"filter_state": {"key": "fairlead.affinity"}}]
 _PROTOCOL: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
@@ -86,7 +90,7 @@ class Gateway:
 
     def __init__(self, files: Mapping[str, str]) -> None:
         self.files = files
-        self._reached: dict[tuple[str, str, str | None], Reached] = {}
+        self._reached: dict[tuple[str, str, str | None, bool], Reached] = {}
         (public,) = _resources(files["rds-public.json"], "envoy.config.route.v3.RouteConfiguration")
         (egress,) = _resources(files["rds-egress.json"], "envoy.config.route.v3.RouteConfiguration")
         self._read_public(public)
@@ -111,7 +115,8 @@ class Gateway:
             host, "public host", "name", "domains", "request_body_buffer_limit", "response_headers_to_remove", "request_headers_to_add",
             "response_headers_to_add", "typed_per_filter_config", "matcher",
         )  # fmt: skip
-        if list(_read_headers(host)) != [(CLASS_HEADER, "%DYNAMIC_METADATA(fairlead:class)%")]:
+        marks = {CLASS_HEADER: "class", AFFINITY_HEADER: "affinity"}
+        if list(_read_headers(host)) != [(name, f"%DYNAMIC_METADATA(fairlead:{key})%") for name, key in marks.items()]:
             raise Unreadable("the mark is not the class that the classifier found")
         if host["domains"] != ["*"]:
             raise Unreadable("the public virtual host is not for all domains")
@@ -152,7 +157,8 @@ class Gateway:
     ) -> Reached:
         """A request, from the front door on."""
         answer = self.classify(consumer, model, declared, found, opaque, method, path, stream)
-        return Reached(answer) if isinstance(answer, int) else self.reach(*answer, path)
+        is_pinned = model in self.lookup.get("affinities", {})
+        return Reached(answer) if isinstance(answer, int) else self.reach(*answer, path, is_pinned)
 
     def classify(
         self,
@@ -198,24 +204,25 @@ class Gateway:
             classes.append(self.lookup["opaque"])
         return max(classes, key=ranks.__getitem__)
 
-    def reach(self, key: str, mark: str | None, path: str) -> Reached:
-        """What the route of a key comes to for a request with this mark."""
-        known = self._reached.get((key, path, mark))
+    def reach(self, key: str, mark: str | None, path: str, is_pinned: bool = False) -> Reached:
+        """What the route of a key comes to for a request with this mark; `is_pinned`: of a model whose requests may say on which pod they
+        belong."""
+        known = self._reached.get((key, path, mark, is_pinned))
         if known is None:
             action = self._actions.get(key, self._no_match)
-            known = self._reached[key, path, mark] = self._follow(action, path, mark)
+            known = self._reached[key, path, mark, is_pinned] = self._follow(action, path, mark, is_pinned)
         return known
 
-    def _follow(self, action: _Action, path: str, mark: str | None) -> Reached:
+    def _follow(self, action: _Action, path: str, mark: str | None, is_pinned: bool) -> Reached:
         if action.status is not None:
             return Reached(action.status, (), None, action.body)
         attempts = tuple(
-            tuple((self._hop(cluster, path, mark, action.idle), weight) for cluster, weight in group)
+            tuple((self._hop(cluster, path, mark, action.idle, is_pinned), weight) for cluster, weight in group)
             for group in action.attempts
         )
         return Reached(None, attempts, mark, retried=action.retried, skips=action.skips)
 
-    def _hop(self, name: str, path: str, mark: str | None, idle: str | None) -> Facts | Refused:
+    def _hop(self, name: str, path: str, mark: str | None, idle: str | None, is_pinned: bool) -> Facts | Refused:
         """Through the internal endpoint of an attempt to the egress listener, where the hostname is the domain."""
         cluster = self.clusters.get(name)
         if cluster is None:
@@ -227,7 +234,12 @@ class Gateway:
         internal = _only(endpoint["address"], f"address of {name}", "envoy_internal_address")["envoy_internal_address"]
         if internal["server_listener_name"] != "egress":
             raise Unreadable(f"{name} leads to the listener {internal['server_listener_name']}")
-        return self.ask_egress(endpoint["hostname"], "POST", path, mark, idle)
+        host = endpoint["hostname"]
+        usual = self.ask_egress(host, "POST", path, mark, idle)
+        # A model with an affinity has requests with and without the header; both must find the same.
+        if is_pinned and self._ask_egress(host, "POST", path, mark, idle, "7") != usual:
+            raise Unreadable(f"with an affinity {host} leads elsewhere than to {usual}")
+        return usual
 
     @property
     def idles(self) -> Sequence[str | None]:
@@ -246,7 +258,17 @@ class Gateway:
     def ask_egress(
         self, domain: str, method: str, path: str, mark: str | None, idle: str | None = None
     ) -> Facts | Refused:
-        """What the egress listener does with a request that carries this class, and this idle time if it is for a stream."""
+        """What the egress listener does with a request that carries this class, and this idle time if it is for a stream. Whether it
+        says on which pod it belongs makes no difference to where it goes (or it finds nobody: while the routes have changed and the
+        clusters have not yet)."""
+        usual, pinned = (self._ask_egress(domain, method, path, mark, idle, affinity) for affinity in (None, "7"))
+        if pinned not in (usual, Refused(503)):
+            raise Unreadable(f"with an affinity {domain} leads to {pinned}, without to {usual}")
+        return usual
+
+    def _ask_egress(
+        self, domain: str, method: str, path: str, mark: str | None, idle: str | None, affinity: str | None
+    ) -> Facts | Refused:
         host = self.egress_hosts.get(domain.lower(), self.egress_hosts.get("*"))
         if host is None:
             return Refused(404)
@@ -260,7 +282,8 @@ class Gateway:
             "routes",
         )
         headers = {":method": method, ":authority": domain}
-        headers |= {name: value for name, value in ((CLASS_HEADER, mark), (IDLE_HEADER, idle)) if value is not None}
+        said = ((CLASS_HEADER, mark), (IDLE_HEADER, idle), (AFFINITY_HEADER, affinity))
+        headers |= {name: value for name, value in said if value is not None}
         for route in host["routes"]:
             if _matches(route["match"], path, headers):
                 return self._leave(route, path, domain)
@@ -275,8 +298,11 @@ class Gateway:
         if SKIP_HEADER not in route.get("response_headers_to_remove", ()):
             raise Unreadable(f"a backend of {domain} may say that the next one is to be tried")
         action = _only(
-            route["route"], f"egress action of {domain}", "cluster", "timeout", "host_rewrite_literal", "prefix_rewrite", "retry_policy"
+            route["route"], f"egress action of {domain}",
+            "cluster", "timeout", "host_rewrite_literal", "prefix_rewrite", "retry_policy", "hash_policy",
         )  # fmt: skip
+        if action.get("hash_policy", HASHED) != HASHED:
+            raise Unreadable(f"a pod of {domain} is chosen by {action['hash_policy']}")
         cluster = self.clusters.get(action["cluster"])
         if cluster is None:
             return Refused(503)
@@ -292,7 +318,7 @@ class Gateway:
             tls=_read_tls(cluster),
             credentials=tuple(self._credentials(cluster)),
             headers=tuple(_read_headers(route)),
-            leaks=tuple(name for name in (CLASS_HEADER, IDLE_HEADER) if name not in removed),
+            leaks=tuple(name for name in (CLASS_HEADER, IDLE_HEADER, AFFINITY_HEADER) if name not in removed),
         )
 
     def _credentials(self, cluster: Json) -> Iterator[tuple[str, str, str]]:
@@ -419,8 +445,11 @@ def _matches(match: Json, path: str, headers: Mapping[str, str]) -> bool:
 
 
 def _header_matches(matcher: Json, headers: Mapping[str, str]) -> bool:
-    said = _only(_only(matcher, "header", "name", "string_match")["string_match"], "string", "exact", "safe_regex")
+    _only(matcher, "header", "name", "string_match", "present_match")
     value = headers.get(matcher["name"])
+    if "present_match" in matcher:
+        return bool((value is not None) == matcher["present_match"]) and "string_match" not in matcher
+    said = _only(matcher["string_match"], "string", "exact", "safe_regex")
     if value is None:
         return False
     if "exact" in said:
@@ -429,10 +458,19 @@ def _header_matches(matcher: Json, headers: Mapping[str, str]) -> bool:
 
 
 def _read_upstream(cluster: Json) -> Json:
+    where = f"cluster {cluster['name']}"
+    if cluster["lb_policy"] not in ("LEAST_REQUEST", "MAGLEV"):
+        raise Unreadable(f"{where} balances by {cluster['lb_policy']}")
+    if cluster["lb_policy"] == "MAGLEV" and "least_request_lb_config" in cluster:
+        raise Unreadable(f"{where} says how it starts slowly, which Envoy overlooks")
+    slow = _only(cluster.get("least_request_lb_config", {}), where, "slow_start_config")
+    _only(slow.get("slow_start_config", {}), where, "slow_start_window", "min_weight_percent")
+    common = _only(cluster["common_lb_config"], where, "healthy_panic_threshold", "consistent_hashing_lb_config")
+    _only(common.get("consistent_hashing_lb_config", {}), where, "hash_balance_factor")
     return _only(
-        cluster, f"cluster {cluster['name']}", "@type", "name", "cluster_type", "connect_timeout", "lb_policy", "common_lb_config",
+        cluster, where, "@type", "name", "cluster_type", "connect_timeout", "lb_policy", "common_lb_config",
         "per_connection_buffer_limit_bytes", "circuit_breakers", "outlier_detection", "load_assignment",
-        "typed_extension_protocol_options", "transport_socket",
+        "typed_extension_protocol_options", "transport_socket", "least_request_lb_config",
     )  # fmt: skip
 
 

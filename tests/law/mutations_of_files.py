@@ -480,3 +480,12 @@ def an_attempt_leads_to_another_listener(files: Files) -> None:
 def a_cluster_is_missing(files: Files) -> None:
     for cluster in _clusters(files, "be~")[:1]:
         files["cds.json"]["resources"].remove(cluster)
+
+
+@edit
+def an_affinity_leads_to_the_pods_of_another_backend(files: Files) -> None:
+    names = [cluster["name"] for cluster in _clusters(files, "be~")]
+    for route in _egress_routes(files):
+        if "hash_policy" in route["route"]:
+            usual = route["route"]["cluster"].replace("pin~", "be~")
+            route["route"]["cluster"] = next(name for name in names if name != usual)

@@ -83,6 +83,16 @@ class NameReference(ApiModel):
     """Name of the object, in the namespace of this route. Required: without it nothing is referred to."""
 
 
+class DeploymentReference(ApiModel):
+    """An LLMDeployment of the same namespace, and how its pods are brought in."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253)]
+    """Name of the LLMDeployment, in the namespace of this route. Required: without it nothing is referred to."""
+    slow_start: Annotated[str | None, Field(min_length=2, max_length=32)] = None
+    """How long a pod that comes takes until it gets its whole share, as a duration such as 30s (1s to 1h): it begins with
+    a tenth of it. Requests that an affinity sends to one pod are not held back. Absent: its whole share at once."""
+
+
 class GatewayServiceSpec(ApiModel):
     """The Service in front of the gateway's pods."""
 
@@ -153,7 +163,7 @@ class BackendSpec(ApiModel):
 
     name: Annotated[str, Field(min_length=1, max_length=63)]
     """What targets, metrics and response headers call it. Required: it identifies the entry."""
-    deployment: NameReference | None = None
+    deployment: DeploymentReference | None = None
     """An LLMDeployment of this namespace; its pods are reached directly. Absent: provider must be given."""
     provider: ProviderSpec | None = None
     """A cloud provider. Absent: deployment must be given; exactly one of both."""
@@ -186,6 +196,14 @@ class RouteTimeoutsSpec(ApiModel):
     """How long a whole request without stream may take, over all attempts. Default: 10m."""
 
 
+class AffinitySpec(ApiModel):
+    """Which requests go to the same pod of a deployment."""
+
+    header: Annotated[str, Field(min_length=1, max_length=64)]
+    """Request header, in lower case, such as x-session-id: requests with the same value go to the same pod, those
+    without it to any. It goes no further than the gateway; one that means something else already is refused. Required."""
+
+
 class RouteModelSpec(ApiModel):
     """One model as clients know it, and where its requests go."""
 
@@ -197,6 +215,9 @@ class RouteModelSpec(ApiModel):
     request may not use are never tried. Required."""
     timeouts: RouteTimeoutsSpec | None = None
     """How long to wait for what. Absent: 10s for response headers, 60s idle, 10m for a request."""
+    affinity: AffinitySpec | None = None
+    """Which requests go to the same pod of a deployment while it is healthy and has at most one and a half times its
+    share of them. A target must be a deployment. Absent: each request goes to the less busy one of two pods."""
 
 
 class ApiKeysSpec(ApiModel):

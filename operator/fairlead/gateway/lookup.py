@@ -44,6 +44,8 @@ def make_lookup(table: RouteTable) -> dict[str, Any]:
         "models": {name: _make_chains(table, name, ids) for name in table.models},
         "endpoints": list(ENDPOINTS),
     }
+    if table.affinities:
+        lookup["affinities"] = {model: affinity.header for model, affinity in table.affinities.items()}
     if table.anonymous is not None:
         lookup["anonymous"] = table.anonymous
     return lookup

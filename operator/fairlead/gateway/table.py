@@ -25,6 +25,7 @@ from fairlead.policy.law import CLASSES, IMPLIED_ROLE, Backend, Caller, Role, Ve
 
 __all__ = [
     "DECLARED_NOTHING",
+    "Affinity",
     "Attempt",
     "Chain",
     "Credential",
@@ -57,7 +58,8 @@ class Credential:
 class Upstream:
     """How a backend is reached. `paths`: gateway path -> the backend's own, only endpoints that it serves; `classes`: what the class
     rule lets go there, whoever asks; `is_tls`: its certificate must name `server_name` and be signed by `authorities` (a Secret
-    and its key; None: by whom the gateway's image trusts); `failing_statuses`: those that mean "not here" beside the usual ones."""
+    and its key; None: by whom the gateway's image trusts); `failing_statuses`: those that mean "not here" beside the usual ones;
+    `slow_start_s`: how long a new pod takes until it gets its whole share (0: gets it at once)."""
 
     name: str
     access: LLMAccess
@@ -73,10 +75,12 @@ class Upstream:
     headers: tuple[tuple[str, str], ...] = ()
     has_stream_usage: bool = True
     failing_statuses: tuple[int, ...] = ()
+    slow_start_s: float = field(default=0, repr=False)
 
     @property
     def place(self) -> str:
-        """Eight hexadecimal digits over all of it: a backend that is reached otherwise is another one, whatever its name is."""
+        """Eight hexadecimal digits over all of it but how it is brought in: a backend that is reached otherwise is another one,
+        whatever its name is."""
         return blake2b(repr(self).encode(), digest_size=4).hexdigest()
 
 
@@ -105,6 +109,13 @@ class Timeouts:
     response_headers_s: float
     idle_s: float
     request_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Affinity:
+    """Requests with the same value of this header go to the same pod of a deployment."""
+
+    header: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +174,7 @@ class RouteTable:
     chains: Mapping[tuple[str, Verdict], Chain]
     targets: Mapping[str, frozenset[str]]  # model -> backends that the spec names for it, whether or not they are there
     upstreams: tuple[Upstream, ...]
+    affinities: Mapping[str, Affinity] = field(default_factory=dict)  # by model
 
     def profile_of(self, consumer: str | None) -> Profile | None:
         """The profile of a consumer; of a caller without a key for None. None: such a caller is not let in."""
@@ -244,6 +256,7 @@ def make_table(
         chains=chains,
         targets={model.name: frozenset(target.backend for target in model.targets) for model in spec.models},
         upstreams=tuple(upstreams[backend.name] for backend in backends if backend.name in upstreams),
+        affinities={model.name: Affinity(model.affinity.header) for model in spec.models if model.affinity is not None},
     )
 
 

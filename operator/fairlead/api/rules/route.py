@@ -74,6 +74,20 @@ def _explain_target(spec: Any) -> tuple[str, str]:
     )
 
 
+def _models_without_pods(spec: Any) -> list[str]:
+    """Models with an affinity, and without a target that it could mean anything to."""
+    local = {backend.name for backend in spec.backends if backend.deployment is not None}
+    return [m.name for m in spec.models if m.affinity is not None and not any(t.backend in local for t in m.targets)]
+
+
+def _explain_affinity(spec: Any) -> tuple[str, str]:
+    model = _models_without_pods(spec)[0]
+    what = (
+        f"model {model} has an affinity and no target that is a deployment, so that there are no pods to choose among"
+    )
+    return what, "leave affinity out, or add a target whose backend is a deployment"
+
+
 def _twice(items: Iterable[Any]) -> Iterator[Any]:
     return (item for item, times in Counter(items).items() if times > 1)
 
@@ -155,6 +169,23 @@ def _explain_anonymous(spec: Any) -> tuple[str, str]:
 
 def _consumers_without_keys(spec: Any) -> bool:
     return spec.authentication.api_keys is None and any(role.consumers for role in spec.roles)
+
+
+def _header_rules(rule_id: str, at: str, example: str) -> tuple[Rule, Rule]:
+    """The text at `at` is the name of a header that is free to mean this."""
+    return (
+        pattern_rule(
+            f"{rule_id}.charset", at, _HEADER, "is not the name of a header in lower case", f"{example} would work"
+        ),
+        Rule(
+            id=f"{rule_id}.taken",
+            at=at,
+            holds=lambda header: header not in _TAKEN_HEADERS and not header.startswith(_TAKEN_PREFIXES),
+            cel=f"!(self in {cel_list(_TAKEN_HEADERS)}) && !{cel_list(_TAKEN_PREFIXES)}.exists(p, self.startsWith(p))",
+            message="this header means something else already",
+            remedy=f"{example} would work",
+        ),
+    )
 
 
 RULES: Final = (
@@ -364,21 +395,21 @@ RULES: Final = (
         message="consumers are known by their keys, and authentication.apiKeys is absent",
         remedy="add authentication.apiKeys, or leave consumers out",
     ),
-    pattern_rule(
-        "dataPolicy.header.charset",
-        "spec.dataPolicy.header",
-        _HEADER,
-        "is not the name of a header in lower case",
-        "x-data-classification would work",
-    ),
     Rule(
-        id="dataPolicy.header.taken",
-        at="spec.dataPolicy.header",
-        holds=lambda header: header not in _TAKEN_HEADERS and not header.startswith(_TAKEN_PREFIXES),
-        cel=f"!(self in {cel_list(_TAKEN_HEADERS)}) && !{cel_list(_TAKEN_PREFIXES)}.exists(p, self.startsWith(p))",
-        message="this header means something else already",
-        remedy="x-data-classification would work",
+        id="models.affinity.pods",
+        at="spec",
+        field=".models",
+        holds=lambda spec: not _models_without_pods(spec),
+        cel=(
+            "[self.backends.filter(b, has(b.deployment)).map(b, b.name)].all(names,"
+            " self.models.all(m, !has(m.affinity) || m.targets.exists(t, t.backend in names)))"
+        ),
+        message="a model has an affinity and no target that is a deployment, so that there are no pods to choose among",
+        remedy="leave affinity out, or add a target whose backend is a deployment",
+        explain=_explain_affinity,
     ),
+    *_header_rules("models.affinity.header", "spec.models[*].affinity.header", "x-session-id"),
+    *_header_rules("dataPolicy.header", "spec.dataPolicy.header", "x-data-classification"),
     Rule(
         id="detectors.kind",
         at="spec.dataPolicy.detectors[*]",
@@ -433,6 +464,7 @@ RULES: Final = (
         )
     ),
     *duration_rules("gateway.drainTimeout", "spec.gateway.drainTimeout", "0s", "1h"),
+    *duration_rules("backends.deployment.slowStart", "spec.backends[*].deployment.slowStart", "1s", "1h"),
     *duration_rules("models.timeouts.responseHeaders", "spec.models[*].timeouts.responseHeaders", "100ms", "1h"),
     *duration_rules("models.timeouts.idle", "spec.models[*].timeouts.idle", "1s", "1h"),
     *duration_rules("models.timeouts.request", "spec.models[*].timeouts.request", "1s", "6h"),

@@ -1,4 +1,5 @@
-"""Clusters: one tiny one per attempt, which leads to the egress listener, and one per backend, which leads outside.
+"""Clusters: one tiny one per attempt, which leads to the egress listener, and one per backend, which leads outside. A deployment to which
+some model has an affinity has a second one: how a pod is chosen is of a cluster, and whether it is chosen so is of a request.
 
 An attempt has a cluster of its own because the public router retries by cluster; the egress listener behind it makes each attempt
 a request of its own, so that nothing of one provider stays on the request for the next.
@@ -7,11 +8,12 @@ a request of its own, so that nothing of one provider stays on the request for t
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import replace
 from typing import Final
 
 from fairlead.api.route import LLMAccess
 from fairlead.gateway.envoy.settings import GatewaySettings
-from fairlead.gateway.envoy.words import Json, file_source, make_filter, typed
+from fairlead.gateway.envoy.words import Json, duration, file_source, make_filter, typed
 from fairlead.gateway.table import Attempt, RouteTable, Upstream
 
 __all__ = [
@@ -22,12 +24,16 @@ __all__ = [
     "egress_host",
     "key_name",
     "make_clusters",
+    "pinned_cluster",
+    "pinned_places",
     "upstream_cluster",
 ]
 
 _PROTOCOL: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 #: More than one gateway pod can ever hold: what bounds an outage must not keep some callers from failing over.
 _NO_LIMIT: Final = 100_000
+#: Of the mean of a pod's requests under way: whoever has more gets no others, so that one busy session cannot drown its pod.
+_MOST_PERCENT: Final = 150
 
 
 def attempt_host(attempt: Attempt) -> str:
@@ -57,6 +63,23 @@ def upstream_cluster(upstream: Upstream) -> str:
     return f"be~{upstream.name}~{upstream.place}"
 
 
+def pinned_cluster(upstream: Upstream) -> str:
+    """The cluster of the same pods for requests that say which others they belong to."""
+    return f"pin~{upstream.name}~{upstream.place}"
+
+
+def pinned_places(table: RouteTable) -> frozenset[tuple[str, str]]:
+    """(backend, place) of deployments to which some model has an affinity. Requests of other models, and those without the header, go
+    to the usual cluster of the backend, so that nothing changes for them."""
+    return frozenset(
+        (attempt.backend, attempt.place)
+        for chain in table.chains.values()
+        if chain.model in table.affinities
+        for attempt in chain.attempts
+        if attempt.access is LLMAccess.LOCAL
+    )
+
+
 def attempts_of(table: RouteTable) -> tuple[Attempt, ...]:
     """Every place that some chain tries."""
     return tuple(sorted({attempt for chain in table.chains.values() for attempt in chain.attempts}))
@@ -65,9 +88,16 @@ def attempts_of(table: RouteTable) -> tuple[Attempt, ...]:
 def make_clusters(table: RouteTable, settings: GatewaySettings) -> list[Json]:
     """All of CDS, in the order of names."""
     used = {attempt.backend for attempt in attempts_of(table)}
+    pinned = pinned_places(table)
+    upstreams = [upstream for upstream in table.upstreams if upstream.name in used]
     clusters = [
         *(_make_attempt_cluster(attempt) for attempt in attempts_of(table)),
-        *(_make_upstream_cluster(upstream, settings) for upstream in table.upstreams if upstream.name in used),
+        *(_make_upstream_cluster(upstream, settings) for upstream in upstreams),
+        *(
+            _make_pinned_cluster(upstream, settings)
+            for upstream in upstreams
+            if (upstream.name, upstream.place) in pinned
+        ),
     ]
     return sorted(clusters, key=lambda cluster: str(cluster["name"]))
 
@@ -113,9 +143,32 @@ def _make_upstream_cluster(upstream: Upstream, settings: GatewaySettings) -> Jso
         },
         "typed_extension_protocol_options": {_PROTOCOL: _make_protocol(upstream, settings)},
     }
+    if upstream.slow_start_s:
+        slow = {"slow_start_window": duration(upstream.slow_start_s), "min_weight_percent": {"value": 10}}
+        cluster["least_request_lb_config"] = {"slow_start_config": slow}
     if upstream.is_tls:
         cluster["transport_socket"] = _make_tls(upstream, settings)
     return cluster
+
+
+def _make_pinned_cluster(upstream: Upstream, settings: GatewaySettings) -> Json:
+    """Consistent hashing by Maglev: when a pod goes, what it had is spread, and of the rest hardly anything moves. (Envoy's ring gives each
+    pod more points when there are fewer pods, so that a sixth of what the other two of three pods had would move as well.)"""
+    name = pinned_cluster(upstream)
+    cluster = _make_upstream_cluster(replace(upstream, slow_start_s=0), settings)
+    balancing = {
+        "lb_policy": "MAGLEV",
+        "common_lb_config": {
+            **cluster["common_lb_config"],
+            "consistent_hashing_lb_config": {"hash_balance_factor": _MOST_PERCENT},
+        },
+    }
+    return {
+        **cluster,
+        **balancing,
+        "name": name,
+        "load_assignment": {**cluster["load_assignment"], "cluster_name": name},
+    }
 
 
 def _make_resolution(*, is_local: bool) -> Json:

@@ -11,14 +11,29 @@ from collections.abc import Sequence
 from typing import Final
 
 from fairlead.api.route import LLMAccess
-from fairlead.gateway.envoy.clusters import attempt_host, attempts_of, egress_host, upstream_cluster
+from fairlead.gateway.envoy.clusters import (
+    attempt_host,
+    attempts_of,
+    egress_host,
+    pinned_cluster,
+    pinned_places,
+    upstream_cluster,
+)
 from fairlead.gateway.envoy.replies import make_error_response
 from fairlead.gateway.envoy.settings import GatewaySettings
 from fairlead.gateway.envoy.words import Json, duration, set_header, typed
 from fairlead.gateway.lookup import ENDPOINTS
 from fairlead.gateway.table import Attempt, RouteTable, Upstream
 
-__all__ = ["BACKEND_HEADER", "CLASS_HEADER", "IDLE_HEADER", "SKIP_HEADER", "make_egress_routes"]
+__all__ = [
+    "AFFINITY",
+    "AFFINITY_HEADER",
+    "BACKEND_HEADER",
+    "CLASS_HEADER",
+    "IDLE_HEADER",
+    "SKIP_HEADER",
+    "make_egress_routes",
+]
 
 CLASS_HEADER: Final = "x-fairlead-class"
 BACKEND_HEADER: Final = "x-fairlead-backend"
@@ -27,6 +42,10 @@ SKIP_HEADER: Final = "x-fairlead-skip"
 #: On requests for a stream: how long it may pause. Envoy 1.40 drops a `per_try_idle_timeout` that is not shorter than the
 #: `per_try_timeout`, so it cannot stand beside the public route's wait for the headers; and only what ends here counts against the host.
 IDLE_HEADER: Final = "x-fairlead-idle"
+#: On requests of a model with an affinity: what those have in common that belong on one pod.
+AFFINITY_HEADER: Final = "x-fairlead-affinity"
+#: The same as filter state: the header is gone when the pod is chosen.
+AFFINITY: Final = "fairlead.affinity"
 #: Endpoints whose answers may be streams.
 _STREAMED: Final = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages")
 _LUA: Final = "envoy.filters.http.lua"
@@ -42,15 +61,23 @@ def make_egress_routes(table: RouteTable, settings: GatewaySettings) -> Json:
     for chain in table.chains.values():
         for attempt in chain.attempts:
             idles[egress_host(attempt)].add(chain.timeouts.idle_s)
-    hosts = [
-        _make_host(name, attempts, upstreams[attempts[0].backend], settings, sorted(idles[name]))
-        for name, attempts in sorted(places.items())
-    ]
+    pinned = pinned_places(table)
+    hosts = []
+    for name, attempts in sorted(places.items()):
+        upstream = upstreams[attempts[0].backend]
+        is_pinned = (upstream.name, upstream.place) in pinned
+        hosts.append(_make_host(name, attempts, upstream, settings, sorted(idles[name]), is_pinned=is_pinned))
     return {"name": "egress", "virtual_hosts": hosts}
 
 
 def _make_host(
-    name: str, attempts: Sequence[Attempt], upstream: Upstream, settings: GatewaySettings, idles: Sequence[float]
+    name: str,
+    attempts: Sequence[Attempt],
+    upstream: Upstream,
+    settings: GatewaySettings,
+    idles: Sequence[float],
+    *,
+    is_pinned: bool,
 ) -> Json:
     return {
         "name": name,
@@ -59,9 +86,10 @@ def _make_host(
         "response_headers_to_add": [set_header(BACKEND_HEADER, upstream.name)],
         "routes": [
             *(
-                _make_route(path, to, upstream, idle_s)
+                _make_route(path, to, upstream, idle_s, is_pinned=pins)
                 for path, to in sorted(upstream.paths.items())
                 for idle_s in (*(idles if path in _STREAMED else ()), None)
+                for pins in ((True, False) if is_pinned else (False,))
             ),
             *(_make_missing(path) for path in ENDPOINTS if path not in upstream.paths),
             {
@@ -75,18 +103,23 @@ def _make_host(
     }
 
 
-def _make_route(path: str, to: str, upstream: Upstream, idle_s: float | None) -> Json:
-    """`idle_s`: of streams; None: for whatever else comes."""
+def _make_route(path: str, to: str, upstream: Upstream, idle_s: float | None, *, is_pinned: bool) -> Json:
+    """`idle_s`: of streams; None: for whatever else comes. `is_pinned`: of requests that belong on one pod."""
     classes = [{"exact": data_class.value} for data_class in upstream.classes]
     action: Json = {
-        "cluster": upstream_cluster(upstream),
+        "cluster": pinned_cluster(upstream) if is_pinned else upstream_cluster(upstream),
         "timeout": "0s",
         "host_rewrite_literal": upstream.authority or upstream.host,
         "prefix_rewrite": to,
     }
-    retry = _make_retry(upstream) | ({} if idle_s is None else {"per_try_idle_timeout": duration(idle_s)})
+    retry = _make_retry(upstream, is_pinned=is_pinned) | (
+        {} if idle_s is None else {"per_try_idle_timeout": duration(idle_s)}
+    )
     if retry:
         action["retry_policy"] = retry
+    if is_pinned:
+        action["hash_policy"] = [{"filter_state": {"key": AFFINITY}}]
+    pins = [{"name": AFFINITY_HEADER, "present_match": True}] if is_pinned else []
     streams = [] if idle_s is None else [{"name": IDLE_HEADER, "string_match": {"exact": duration(idle_s)}}]
     route: Json = {
         "match": {
@@ -95,11 +128,12 @@ def _make_route(path: str, to: str, upstream: Upstream, idle_s: float | None) ->
                 {"name": ":method", "string_match": {"exact": "POST"}},
                 {"name": CLASS_HEADER, "string_match": _any_of(classes)},
                 *streams,
+                *pins,
             ],
         },
         "metadata": {"filter_metadata": {_LUA: _lua_data(upstream)}},
         "route": action,
-        "request_headers_to_remove": [CLASS_HEADER, IDLE_HEADER],
+        "request_headers_to_remove": [CLASS_HEADER, IDLE_HEADER, AFFINITY_HEADER],
         "response_headers_to_remove": [SKIP_HEADER],
     }
     if upstream.headers:
@@ -107,7 +141,7 @@ def _make_route(path: str, to: str, upstream: Upstream, idle_s: float | None) ->
     return route
 
 
-def _make_retry(upstream: Upstream) -> Json:
+def _make_retry(upstream: Upstream, *, is_pinned: bool) -> Json:
     """Another pod of the same deployment, when one has just gone. A provider's hosts are all the same to us."""
     if upstream.access is not LLMAccess.LOCAL:
         return {}
@@ -121,7 +155,8 @@ def _make_retry(upstream: Upstream) -> Json:
                 "typed_config": typed("envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"),
             }
         ],
-        "host_selection_retry_max_attempts": 3,
+        # The draws for a session are always the same ones: were they few, some sessions would never draw another of two pods.
+        "host_selection_retry_max_attempts": 16 if is_pinned else 3,
     }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from fairlead.gateway.envoy.egress import BACKEND_HEADER, CLASS_HEADER, IDLE_HEADER
+from fairlead.gateway.envoy.egress import AFFINITY, AFFINITY_HEADER, BACKEND_HEADER, CLASS_HEADER, IDLE_HEADER
 from fairlead.gateway.envoy.logs import make_access_logs
 from fairlead.gateway.envoy.replies import make_local_replies
 from fairlead.gateway.envoy.settings import GatewaySettings
@@ -22,6 +22,7 @@ CONSUMER_HEADER: Final = "x-fairlead-consumer"
 _HCM: Final = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _LUA: Final = "envoy.extensions.filters.http.lua.v3.Lua"
 _ROUTER: Final = "envoy.extensions.filters.http.router.v3.Router"
+_FILTER_STATE: Final = "envoy.extensions.filters.http.set_filter_state.v3.Config"
 _JSON_TYPES: Final = {"regex": r"(?i)^application/json\s*(;.*)?$"}
 #: Usage of a response -> our word for it.
 _USAGE: Final = (("prompt_tokens", "prompt_tokens"), ("completion_tokens", "completion_tokens"))
@@ -63,7 +64,7 @@ def _make_public(settings: GatewaySettings) -> Json:
 
 def _make_stripping() -> Json:
     """Headers of ours that only we may set."""
-    ours = (CONSUMER_HEADER, CLASS_HEADER, BACKEND_HEADER, IDLE_HEADER)
+    ours = (CONSUMER_HEADER, CLASS_HEADER, BACKEND_HEADER, IDLE_HEADER, AFFINITY_HEADER)
     return {
         "name": "strip",
         "typed_config": typed(
@@ -106,7 +107,7 @@ def _make_public_filters(settings: GatewaySettings) -> list[Json]:
         make_filter("classify", _LUA, default_source_code={"inline_string": load_classifier()}),
         make_filter(
             "key",
-            "envoy.extensions.filters.http.set_filter_state.v3.Config",
+            _FILTER_STATE,
             clear_route_cache=True,
             on_request_headers=[
                 {
@@ -162,6 +163,19 @@ def _make_egress(settings: GatewaySettings) -> Json:
         delayed_close_timeout="0s",
         generate_request_id=False,
         http_filters=[
+            # Kept beside the headers, of which the next filter lets none of ours on, for the choice of a pod.
+            make_filter(
+                "affinity",
+                _FILTER_STATE,
+                on_request_headers=[
+                    {
+                        "object_key": AFFINITY,
+                        "factory_key": "envoy.hashable_string",
+                        "format_string": {"text_format_source": {"inline_string": f"%REQ({AFFINITY_HEADER})%"}},
+                        "skip_if_empty": True,
+                    }
+                ],
+            ),
             # It takes headers away, the mark among them by which the route was found: the route stays.
             make_filter(
                 "envoy.filters.http.lua",

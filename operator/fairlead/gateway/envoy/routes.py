@@ -12,7 +12,7 @@ from typing import Final
 import orjson
 
 from fairlead.gateway.envoy.clusters import attempt_cluster
-from fairlead.gateway.envoy.egress import CLASS_HEADER, IDLE_HEADER, SKIP_HEADER
+from fairlead.gateway.envoy.egress import AFFINITY_HEADER, CLASS_HEADER, IDLE_HEADER, SKIP_HEADER
 from fairlead.gateway.envoy.listeners import KEY
 from fairlead.gateway.envoy.replies import DIRECT_JSON, make_error_response
 from fairlead.gateway.envoy.settings import GatewaySettings
@@ -51,8 +51,11 @@ def make_public_routes(table: RouteTable, settings: GatewaySettings) -> Json:
                 "domains": ["*"],
                 "request_body_buffer_limit": settings.max_body_bytes,
                 "response_headers_to_remove": [SKIP_HEADER],
-                # What the classifier found. Without it the header is empty or "-", which no backend takes.
-                "request_headers_to_add": [set_header(CLASS_HEADER, f"%DYNAMIC_METADATA({NAMESPACE}:class)%")],
+                # What the classifier found. Without it the class is empty or "-", which no backend takes, and the affinity not set.
+                "request_headers_to_add": [
+                    set_header(CLASS_HEADER, f"%DYNAMIC_METADATA({NAMESPACE}:class)%"),
+                    set_header(AFFINITY_HEADER, f"%DYNAMIC_METADATA({NAMESPACE}:affinity)%"),
+                ],
                 "response_headers_to_add": [set_header(CLASS_HEADER, f"%REQ({CLASS_HEADER})%")],
                 "typed_per_filter_config": {
                     "classify": typed(

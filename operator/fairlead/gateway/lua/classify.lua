@@ -18,11 +18,13 @@
 --                    when nothing was found; a pair that is not there is denied
 --   classes_of       verdict -> class of the request; and chain -> class of a request that goes there, which goes before
 --   models           name -> verdict -> id of the chain of targets; a verdict that is not there has no permitted target
+--   affinities       model -> name of the header whose value says which requests belong on one pod (absent: no model has any)
 -- Ids of profiles, verdicts and chains are any text but "" and "-". What is before the first dot of a chain names its route: those
 -- of the same places for several classes share one.
 --
 -- Result: dynamic metadata "fairlead", all text: class, rule (name of a detector, "header", "default", "floor" or "opaque"), verdict, model,
--- consumer, stream ("true", "false"); and of a request that may go on: chain (its route), mark ("checked"). Without `chain` no
+-- consumer, stream ("true", "false"), affinity (16 hexadecimal digits, alike for requests that belong on one pod; or absent); and of
+-- a request that may go on: chain (its route), mark ("checked"). Without `chain` no
 -- route matches, without `mark` none may answer. A request that is refused gets an OpenAI-shaped error from here.
 --
 -- GET /v1/models gets chain "models", and its profile as `stream`: which models it is shown depends on that. Whatever else is
@@ -229,6 +231,23 @@ local function model_of(fields, policy)
   return model, stream == true and "true" or "false", chains
 end
 
+-- Sixteen hexadecimal digits: two polynomials over the bytes, modulo primes below 2^32. Not the text itself, which need not be
+-- UTF-8 and is nobody's business further on. A text has at most what a header may have.
+local function digest(text)
+  local a, b = 1, 1
+  for i = 1, #text do
+    local c = byte(text, i) + 1
+    a, b = (a * 257 + c) % 4294967291, (b * 65599 + c) % 4294967279
+  end
+  return string.format("%04x%04x%04x%04x", floor(a / 65536), a % 65536, floor(b / 65536), b % 65536)
+end
+
+local function affinity_of(handle, policy, model)
+  local name = (policy.affinities or {})[model]
+  local value = name and header_of(handle:headers(), name) or ""
+  return value ~= "" and digest(value) or nil
+end
+
 local function rule_text(policy, rule)
   if rule == "header" then return "the header " .. policy.header end
   if rule == "default" then return "the rules of this route" end
@@ -297,6 +316,8 @@ local function check(handle)
   set("stream", stream)
   set("consumer", consumer)
   if verdict then set("verdict", verdict) end
+  local affinity = affinity_of(handle, policy, model)
+  if affinity then set("affinity", affinity) end
   if not chain then deny(policy, profile, model, chains, class, rule) end
   set("chain", sub(chain, 1, (find(chain, ".", 1, true) or #chain + 1) - 1))
   set("mark", MARK)

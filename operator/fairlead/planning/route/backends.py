@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from fairlead.api.names import ANNOTATION_HOSTS, LABEL_USE, USE_PROVIDER, headless_service_name
+from fairlead.api.quantity import parse_duration_s
 from fairlead.api.resource import LLMRoute
 from fairlead.api.route import BackendSpec, DataClass, LLMAccess, ProviderSpec
 from fairlead.errors import RenderError
@@ -89,6 +90,7 @@ def _resolve_deployment(backend: BackendSpec, namespace: str, facts: RouteFacts,
         port=found.port,
         paths={path: path for path in ENDPOINTS},
         classes=_classes_of(law),
+        slow_start_s=parse_duration_s(backend.deployment.slow_start) if backend.deployment.slow_start else 0,
     )
     if found.ready:
         return Resolved(backend.name, "Local", law, upstream, found.served_model, READY, "", "", why_not)
