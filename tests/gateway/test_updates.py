@@ -17,7 +17,7 @@ from tests.gateway.world import World, backend_entries, make_world
 
 from fairlead.planning.route.publishing import Step
 
-RPS, STREAMS = 20, 10
+RPS, STREAMS = 20, 20
 #: Who always may; what the load asks for exists in every generation.
 KEY_A, KEY_B = "sk-of-team-a-0001", "sk-of-team-b-0001"
 
@@ -208,8 +208,8 @@ async def test_sixty_generations_under_load(world: World, client: httpx.AsyncCli
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-async def test_five_hundred_generations_under_load(world: World, client: httpx.AsyncClient) -> None:
-    await run(world, client, 500)
+async def test_a_thousand_generations_under_load(world: World, client: httpx.AsyncClient) -> None:
+    await run(world, client, 1000)
 
 
 async def test_a_key_that_is_taken_back_opens_nothing(world: World, client: httpx.AsyncClient) -> None:
