@@ -268,7 +268,7 @@ class DetectorSpec(ApiModel):
     """Something in a request that raises its class."""
 
     name: Annotated[str, Field(min_length=1, max_length=63)]
-    """What denials and metrics call it. default, floor, header and opaque are taken. Required: it identifies the entry."""
+    """What denials and the access log call it. default, floor, header and opaque are taken. Required: it identifies the entry."""
     class_: Annotated[DataClass, Field(alias="class")]
     """Class that a request has at least in which this is found. Required."""
     keywords: Annotated[list[Annotated[str, Field(min_length=2, max_length=64)]], Atomic, Field(max_length=64)] = Field(
