@@ -167,3 +167,28 @@ async def test_nobody_behind_the_gateway_is_told(pods: World, client: httpx.Asyn
     for request in seen:
         assert "secret-session" not in str(request.headers)
         assert not [name for name in dict(request.headers) if "session" in name or "fairlead" in name], request.headers
+
+
+async def test_it_comes_and_goes_and_costs_no_request(pinned: World, client: httpx.AsyncClient) -> None:
+    """Clusters, routes and the classifier's table are read in any order; a session is served by the same target all the time."""
+    pinned.reset()
+    stop, answers = asyncio.Event(), []
+
+    async def keep_asking(session: str) -> None:
+        while not stop.is_set():
+            headers = {"x-session-id": session, "x-user": "u"}
+            answers.append(await ask(client, pinned.gateway.url, make_body("chat"), headers=headers))
+
+    tasks = [asyncio.ensure_future(keep_asking(session)) for session in sessions(4)]
+    try:
+        for header in ("", "x-session-id", "x-user", "") * 3:
+            spec = make_spec()
+            spec["models"][0] = {**spec["models"][0], "affinity": {"header": header} if header else None}
+            await asyncio.to_thread(pinned.gateway.publish, pinned.table(spec))
+    finally:
+        stop.set()
+        await asyncio.gather(*tasks)
+        pinned.gateway.publish(pinned.table(make_spec()))
+    wrong = [answer for answer in answers if not answer.is_success or answer.backend != "alpha"]
+    assert (len(answers) > 50, wrong) == (True, [])
+    assert pinned.gateway.rejected() == ()

@@ -31,9 +31,15 @@ def who_is_down(data_class: str) -> dict[str, tuple[str, ...]]:
 
 
 async def ask_many(
-    client: httpx.AsyncClient, world: World, data_class: str, *, stream: bool, count: int = REQUESTS
+    client: httpx.AsyncClient,
+    world: World,
+    data_class: str,
+    *,
+    stream: bool,
+    count: int = REQUESTS,
+    model: str = "chat",
 ) -> list[Answer]:
-    bodies = [make_body("chat", stream=stream) for _ in range(count)]
+    bodies = [make_body(model, stream=stream) for _ in range(count)]
     return await asyncio.gather(*(ask(client, world.gateway.url, body, data_class=data_class) for body in bodies))
 
 
@@ -101,7 +107,7 @@ async def test_what_has_begun_ends_visibly(
     for where in ("first of pair", "all but the last"):
         down = who_is_down(data_class)[where]
         break_backends(world, BEGUN[fault], down)
-        answers = await ask_many(client, world, data_class, stream=stream)
+        answers = await ask_many(client, world, data_class, stream=stream, model="patient")
         assert_none_leaked(world, data_class)
         seen = world.seen()
         for answer in answers:

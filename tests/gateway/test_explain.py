@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
-from tests.gateway.asking import make_body
+from tests.gateway.asking import Answer, ask, make_body
 from tests.gateway.world import BACKENDS, World, backend_entries, make_world, rendered_of
 
 from fairlead.api.route import DataClass
 from fairlead.rendering.explain import Explanation, Question, Reason, explain
+from fairlead.rendering.routes import RenderedRoute
 from fairlead_cluster.providers import Fault, Kind
 
 Json = dict[str, Any]
@@ -80,19 +81,15 @@ def make_route(dice: Random) -> Json:
     }
 
 
-@dataclass(frozen=True)
-class Asked:
-    """One request, what is said of it, and what came of it."""
+class Asked(NamedTuple):
+    """What is said of a request, and what came of it."""
 
-    id: str
     said: Explanation
-    status: int
-    data_class: str
-    code: str
+    answer: Answer
 
 
 def make_question(dice: Random, route: Json) -> tuple[Question, Json]:
-    """A question, and the body that it is about."""
+    """A question, and its body before it is bytes."""
     models = [model["name"] for model in route["models"]]
     word = dice.choice([*WORDS.values(), "nothing", "nothing"])
     body = make_body(dice.choice([*models] * 4 + ["unheard-of"]), text=f"this is {word} for you")
@@ -103,18 +100,9 @@ def make_question(dice: Random, route: Json) -> tuple[Question, Json]:
         consumer=dice.choice(CONSUMERS[:3] if dice.random() < 0.9 else CONSUMERS),
         declared=DataClass(declared) if declared else None,
         path=PATHS[0] if dice.random() < 0.6 else dice.choice(PATHS),
+        body=httpx.Request("POST", "http://gateway", json=body).content,
     )
     return question, body
-
-
-async def ask(client: httpx.AsyncClient, world: World, question: Question, body: Json, said: Explanation) -> Asked:
-    headers = {"authorization": f"Bearer {KEYS[question.consumer or ''][0]}", "content-type": "application/json"}
-    if question.declared:
-        headers["x-data-classification"] = question.declared.value
-    content = httpx.Request("POST", world.gateway.url, json=body).content
-    answer = await client.post(f"{world.gateway.url}{question.path}", content=content, headers=headers)
-    code = answer.json()["error"]["code"] if said.status is not None else ""
-    return Asked(body["user"], said, answer.status_code, answer.headers.get("x-fairlead-class", ""), code)
 
 
 def seen_ways(world: World) -> Mapping[str, Way]:
@@ -135,21 +123,38 @@ def permitted_ways(said: Explanation) -> Iterator[Way]:
 
 
 def judge(asked: Sequence[Asked], ways: Mapping[str, Way], *, failing: bool) -> None:
-    for one in asked:
-        said, way = one.said, ways.get(one.id, [])
+    for said, answer in asked:
+        way = ways.get(answer.id, [])
         if said.status is not None:
-            assert (one.status, one.code, way) == (said.status, said.code, []), (said, way)
+            code = json.loads(answer.text)["error"]["code"]
+            assert (answer.status, code, way) == (said.status, said.code, []), (said, way)
             continue
-        assert one.data_class == said.data_class, said
+        assert answer.data_class == said.data_class, said
         # The answer is that of the last attempt, which may be one that says that it does not serve the endpoint.
         has_none = failing and any(no.reason is Reason.NO_ENDPOINT for no in said.not_tried)
-        assert one.status in ({429, 404} if has_none else {429} if failing else {200}), (said, way)
+        assert answer.status in ({429, 404} if has_none else {429} if failing else {200}), (said, way)
         permitted = list(permitted_ways(said))
         if failing:
             assert way in permitted, (way, permitted)
             assert set(said.order) == {name for name, _ in way}
         else:
             assert way in [some[:1] for some in permitted], (way, permitted)
+
+
+async def ask_all(
+    client: httpx.AsyncClient, world: World, rendered: RenderedRoute, questions: Sequence[tuple[Question, Json]]
+) -> list[Asked]:
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def put(question: Question, body: Json) -> Asked:
+        declared = question.declared.value if question.declared else ""
+        (key,) = KEYS[question.consumer or ""]
+        async with places:
+            url = world.gateway.url
+            answer = await ask(client, url, body, data_class=declared, key=key, path=question.path)
+        return Asked(explain(rendered, question), answer)
+
+    return await asyncio.gather(*(put(*one) for one in questions))
 
 
 async def compare(client: httpx.AsyncClient, world: World, dice: Random, routes: int, requests: int) -> Counter[str]:
@@ -163,23 +168,12 @@ async def compare(client: httpx.AsyncClient, world: World, dice: Random, routes:
         if failing:
             for one in world.providers.by_name.values():
                 one.fail(Fault(Kind.STATUS, code=429))
-        places = asyncio.Semaphore(AT_ONCE)
-
-        async def put(question: Question, body: Json, places: asyncio.Semaphore, rendered: Any) -> Asked:
-            content = httpx.Request("POST", world.gateway.url, json=body).content
-            said = explain(rendered, replace_body(question, content))
-            async with places:
-                return await ask(client, world, question, body, said)
-
-        asked = await asyncio.gather(*(put(*make_question(dice, spec), places, rendered) for _ in range(requests)))
+        questions = [make_question(dice, spec) for _ in range(requests)]
+        asked = await ask_all(client, world, rendered, questions)
         judge(asked, seen_ways(world), failing=failing)
-        ends.update(str(one.said.status or ("all of its way" if failing else "answered")) for one in asked)
+        ends.update(str(said.status or ("all of its way" if failing else "answered")) for said, _ in asked)
     print(f"{sum(ends.values())} requests to {routes} routes as explained: {dict(ends)}")
     return ends
-
-
-def replace_body(question: Question, content: bytes) -> Question:
-    return Question(question.model, question.consumer, question.declared, question.path, content)
 
 
 @pytest.fixture(scope="module")

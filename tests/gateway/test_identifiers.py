@@ -93,7 +93,7 @@ async def _send(client: httpx.AsyncClient, world: World, one: Planted, key: str)
             answer = await client.post(f"{world.gateway.url}{one.path}", content=one.body, headers=headers)
             break
         except httpx.ConnectError:
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)  # nobody tells when a killed gateway is back
         except httpx.TransportError:
             return 0, ""
     else:
