@@ -101,13 +101,14 @@ def check_structure(resource: Mapping[str, Any]) -> BaseModel | tuple[Finding, .
 
 def _check_structure(resource: Mapping[str, Any], kind: _Kind) -> BaseModel | tuple[Finding, ...]:
     envelope = tuple(_check_envelope(resource, kind))
-    if envelope:
+    if resource.get("kind") != kind.name or not isinstance(resource.get("spec"), Mapping):
         return envelope
     normalised = normalise(resource["spec"], _spec_schema(kind))
     try:
-        return kind.spec.model_validate(normalised, by_alias=True, by_name=False)
+        spec = kind.spec.model_validate(normalised, by_alias=True, by_name=False)
     except ValidationError as error:
-        return tuple(_structural_finding(detail, kind) for detail in error.errors(include_url=False))
+        return envelope + tuple(_structural_finding(detail, kind) for detail in error.errors(include_url=False))
+    return envelope or spec
 
 
 @cache

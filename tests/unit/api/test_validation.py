@@ -31,6 +31,13 @@ def test_invalid_object_is_refused_where_it_is_wrong(case: Case) -> None:
     assert "VERYSECRET" not in told
 
 
+@pytest.mark.parametrize("case", BOUNDS[::40], ids=case_id)
+def test_a_mistake_in_metadata_hides_none_in_the_spec(case: Case) -> None:
+    findings = parse({**case.resource, "metadata": {"name": "one", "label": {}}})
+    assert isinstance(findings, tuple), "accepted"
+    assert {finding.path for finding in findings} == {"metadata.label", *case.paths}
+
+
 @pytest.mark.parametrize("case", BOUNDS, ids=case_id)
 def test_what_is_out_of_bounds_is_refused_by_the_structure_alone(case: Case) -> None:
     findings = check_structure(case.resource)
