@@ -18,6 +18,7 @@ from fairlead_cluster.providers import Fault, Kind
 PODS = ("alpha", "beta", "gamma")
 MODELS: dict[str, dict[str, Any]] = {
     "chat": {"affinity": {"header": "x-session-id"}},
+    "prompt": {"affinity": {"promptPrefix": {"characters": 40}}},
     "plain": {},
 }
 
@@ -86,6 +87,73 @@ async def test_each_endpoint_has_it(pods: World, client: httpx.AsyncClient, path
         assert len([name for name, ids in pods.seen().items() if body["user"] in ids]) == 1
 
 
+def conversation(number: int, turns: int) -> list[dict[str, str]]:
+    """What a client sends with its last turn: all that was said before, behind a system prompt that all share."""
+    said = [{"role": "system", "content": "You answer questions about boats. " * 8}]
+    for turn in range(turns):
+        said.append({"role": "user", "content": f"Question {turn} of conversation {number}: how do I splice a rope?"})
+        said.append({"role": "assistant", "content": f"Answer {turn} to conversation {number}."})
+    return said[:-1]
+
+
+async def hold(client: httpx.AsyncClient, world: World, model: str, count: int, turns: int) -> tuple[int, Counter[str]]:
+    """Conversations in turns, all under way. How many later turns met a pod that had had the one before, and who got how many."""
+    held: dict[int, str] = {}
+    hits, spread = 0, Counter[str]()
+    for turn in range(1, turns + 1):
+        for number in range(count):
+            pod = await send(client, world, model, {}, messages=conversation(number, turn))
+            hits += held.get(number) == pod
+            held[number] = pod
+            spread[pod] += 1
+    return hits, spread
+
+
+async def test_a_conversation_meets_its_prefix_cache_again(pods: World, client: httpx.AsyncClient) -> None:
+    """With nothing but the prompt to go by; least request finds it by chance."""
+    count, turns = 40, 4
+    later = count * (turns - 1)
+    pinned_hits, spread = await hold(client, pods, "prompt", count, turns)
+    plain_hits, _ = await hold(client, pods, "plain", count, turns)
+    print(
+        f"of {later} later turns {pinned_hits} met the pod of the one before, without affinity {plain_hits}; {dict(spread)}"
+    )
+    assert pinned_hits == later
+    assert plain_hits < later * 0.6
+    assert set(spread) == set(PODS)
+    assert min(spread.values()) >= count * turns / 3 / 3
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", {"prompt": "p" * 40}),
+        ("/v1/responses", {"input": "p" * 40}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "p" * 40}], "stream": True}),
+    ],
+)
+async def test_each_endpoint_has_its_prompt(
+    pods: World, client: httpx.AsyncClient, path: str, body: dict[str, Any]
+) -> None:
+    first = await send(client, pods, "prompt", {}, messages=[{"role": "user", "content": "p" * 40}])
+    for _ in range(5):
+        made = {**make_body("prompt"), **body}
+        if path != "/v1/chat/completions":
+            made.pop("messages")
+        answer = await ask(client, pods.gateway.url, made, path=path)
+        assert answer.status == 200, answer
+        assert [name for name, ids in pods.seen().items() if answer.id in ids] == [first]
+
+
+async def test_embeddings_go_to_any_pod(pods: World, client: httpx.AsyncClient) -> None:
+    body = {"model": "prompt", "input": "p" * 40}
+    for number in range(60):
+        answer = await ask(client, pods.gateway.url, {**body, "user": f"e{number}"}, path="/v1/embeddings")
+        assert answer.status == 200, answer
+    reached = {name for name, ids in pods.seen().items() if any(str(one).startswith("e") for one in ids)}
+    assert reached == set(PODS)
+
+
 async def test_streams_have_it(pods: World, client: httpx.AsyncClient) -> None:
     unary = await place(client, pods, sessions(12))
     for session, pod in unary.items():
@@ -151,7 +219,7 @@ async def test_what_says_nothing_is_spread(
 
 async def test_callers_cannot_set_it_themselves(pods: World, client: httpx.AsyncClient) -> None:
     headers = {"x-fairlead-affinity": "here"}
-    for model in MODELS:
+    for model in ("chat", "plain"):
         assert len({await send(client, pods, model, headers) for _ in range(30)}) == 3, model
 
 
@@ -181,9 +249,10 @@ async def test_it_comes_and_goes_and_costs_no_request(pinned: World, client: htt
 
     tasks = [asyncio.ensure_future(keep_asking(session)) for session in sessions(4)]
     try:
-        for header in ("", "x-session-id", "x-user", "") * 3:
+        ways = (None, {"header": "x-session-id"}, {"promptPrefix": {}}, {"header": "x-user"})
+        for way in ways * 3:
             spec = make_spec()
-            spec["models"][0] = {**spec["models"][0], "affinity": {"header": header} if header else None}
+            spec["models"][0] = {**spec["models"][0], "affinity": way}
             await asyncio.to_thread(pinned.gateway.publish, pinned.table(spec))
     finally:
         stop.set()

@@ -219,9 +219,13 @@ def _make_model(dice: random.Random, name: str, backends: Sequence[str], states:
     # For the law it is as if none of it were there; only a model with a deployment may say it.
     has_pods = any(states[target["backend"]].kind == "local" for target in targets)
     own = random.Random(f"{name} {targets}")  # so that the other draws are what they were without it
-    affinity = (
-        {"affinity": {"header": own.choice(["x-session-id", "x-user"])}} if has_pods and own.random() < 0.4 else {}
-    )
+    kinds = [
+        {"header": "x-session-id"},
+        {"header": "x-user"},
+        {"promptPrefix": {}},
+        {"promptPrefix": {"characters": 7}},
+    ]
+    affinity = {"affinity": own.choice(kinds)} if has_pods and own.random() < 0.4 else {}
     return {"name": name, "targets": targets, **affinity}
 
 

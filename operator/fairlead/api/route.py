@@ -196,12 +196,23 @@ class RouteTimeoutsSpec(ApiModel):
     """How long a whole request without stream may take, over all attempts. Default: 10m."""
 
 
-class AffinitySpec(ApiModel):
-    """Which requests go to the same pod of a deployment."""
+class PromptPrefixSpec(ApiModel):
+    """Which part of a prompt says that requests belong together."""
 
-    header: Annotated[str, Field(min_length=1, max_length=64)]
+    characters: Annotated[Int, Field(ge=1, le=4096)] = 100
+    """How many characters of it are compared, from its beginning on. Default: 100."""
+
+
+class AffinitySpec(ApiModel):
+    """Which requests go to the same pod of a deployment. Exactly one way must be given."""
+
+    header: Annotated[str | None, Field(min_length=1, max_length=64)] = None
     """Request header, in lower case, such as x-session-id: requests with the same value go to the same pod, those
-    without it to any. It goes no further than the gateway; one that means something else already is refused. Required."""
+    without it to any. It goes no further than the gateway; one that means something else already is refused. Absent:
+    promptPrefix must be given."""
+    prompt_prefix: PromptPrefixSpec | None = None
+    """Requests whose prompts begin alike go to the same pod. What is compared is the text of the first message of role
+    user, or of prompt or input; embeddings and rerank requests go to any pod. Absent: header must be given."""
 
 
 class RouteModelSpec(ApiModel):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from fairlead.api.route import DetectorSpec
-from fairlead.gateway.table import DECLARED_NOTHING, Profile, RouteTable
+from fairlead.gateway.table import DECLARED_NOTHING, Affinity, Profile, RouteTable
 from fairlead.policy.law import CLASSES, Verdict
 
 __all__ = ["ENDPOINTS", "MODELS_CHAIN", "MODELS_PATH", "make_lookup"]
@@ -45,10 +45,17 @@ def make_lookup(table: RouteTable) -> dict[str, Any]:
         "endpoints": list(ENDPOINTS),
     }
     if table.affinities:
-        lookup["affinities"] = {model: affinity.header for model, affinity in table.affinities.items()}
+        lookup["affinities"] = {model: _make_affinity(affinity) for model, affinity in table.affinities.items()}
     if table.anonymous is not None:
         lookup["anonymous"] = table.anonymous
     return lookup
+
+
+def _make_affinity(affinity: Affinity) -> dict[str, str]:
+    """The classifier reads no numbers."""
+    if affinity.header is not None:
+        return {"header": affinity.header}
+    return {"prefix": str(affinity.prefix_characters)}
 
 
 def _make_detector(detector: DetectorSpec) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Final
 
 from fairlead.api.quantity import parse_duration_s
 from fairlead.api.route import (
+    AffinitySpec,
     DataClass,
     DataPolicySpec,
     LLMAccess,
@@ -113,9 +114,11 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Affinity:
-    """Requests with the same value of this header go to the same pod of a deployment."""
+    """Requests with the same value of this header, or whose prompts have these first characters in common, go to the same pod of a
+    deployment. One of the two is None."""
 
-    header: str
+    header: str | None
+    prefix_characters: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +259,7 @@ def make_table(
         chains=chains,
         targets={model.name: frozenset(target.backend for target in model.targets) for model in spec.models},
         upstreams=tuple(upstreams[backend.name] for backend in backends if backend.name in upstreams),
-        affinities={model.name: Affinity(model.affinity.header) for model in spec.models if model.affinity is not None},
+        affinities={model.name: _make_affinity(model.affinity) for model in spec.models if model.affinity is not None},
     )
 
 
@@ -325,6 +328,11 @@ def _make_profile(profile_id: str, caller: Caller, backends: Sequence[Backend], 
             for detected in CLASSES
         },
     )
+
+
+def _make_affinity(affinity: AffinitySpec) -> Affinity:
+    prefix = affinity.prompt_prefix
+    return Affinity(affinity.header, prefix.characters if prefix is not None else None)
 
 
 def _make_chain(

@@ -88,6 +88,12 @@ def _explain_affinity(spec: Any) -> tuple[str, str]:
     return what, "leave affinity out, or add a target whose backend is a deployment"
 
 
+def _explain_affinity_kind(affinity: Any) -> tuple[str, str]:
+    if affinity.header is None:
+        return "neither header nor promptPrefix is given", "for instance promptPrefix: {}, or header: x-session-id"
+    return "both header and promptPrefix are given", "leave one of the two out"
+
+
 def _twice(items: Iterable[Any]) -> Iterator[Any]:
     return (item for item, times in Counter(items).items() if times > 1)
 
@@ -407,6 +413,15 @@ RULES: Final = (
         message="a model has an affinity and no target that is a deployment, so that there are no pods to choose among",
         remedy="leave affinity out, or add a target whose backend is a deployment",
         explain=_explain_affinity,
+    ),
+    Rule(
+        id="models.affinity.kind",
+        at="spec.models[*].affinity",
+        holds=lambda affinity: (affinity.header is None) != (affinity.prompt_prefix is None),
+        cel="has(self.header) != has(self.promptPrefix)",
+        message="exactly one of header and promptPrefix must be given",
+        remedy="give one of the two",
+        explain=_explain_affinity_kind,
     ),
     *_header_rules("models.affinity.header", "spec.models[*].affinity.header", "x-session-id"),
     *_header_rules("dataPolicy.header", "spec.dataPolicy.header", "x-data-classification"),

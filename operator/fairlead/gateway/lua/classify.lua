@@ -18,7 +18,8 @@
 --                    when nothing was found; a pair that is not there is denied
 --   classes_of       verdict -> class of the request; and chain -> class of a request that goes there, which goes before
 --   models           name -> verdict -> id of the chain of targets; a verdict that is not there has no permitted target
---   affinities       model -> name of the header whose value says which requests belong on one pod (absent: no model has any)
+--   affinities       model -> {header} whose value says which requests belong on one pod, or {prefix}: of how many characters at the
+--                    beginning of the prompt (absent: no model has any)
 -- Ids of profiles, verdicts and chains are any text but "" and "-". What is before the first dot of a chain names its route: those
 -- of the same places for several classes share one.
 --
@@ -232,7 +233,7 @@ local function model_of(fields, policy)
 end
 
 -- Sixteen hexadecimal digits: two polynomials over the bytes, modulo primes below 2^32. Not the text itself, which need not be
--- UTF-8 and is nobody's business further on. A text has at most what a header may have.
+-- UTF-8 and is nobody's business further on. A text has at most what a header may have, or the beginning of a prompt.
 local function digest(text)
   local a, b = 1, 1
   for i = 1, #text do
@@ -242,10 +243,31 @@ local function digest(text)
   return string.format("%04x%04x%04x%04x", floor(a / 65536), a % 65536, floor(b / 65536), b % 65536)
 end
 
-local function affinity_of(handle, policy, model)
-  local name = (policy.affinities or {})[model]
-  local value = name and header_of(handle:headers(), name) or ""
-  return value ~= "" and digest(value) or nil
+-- The first `count` characters of a text in UTF-8.
+local function beginning(text, count)
+  if #text <= count then return text end
+  if not find(text, "[\128-\255]") then return sub(text, 1, count) end
+  local i = 1
+  for _ = 1, count do
+    i = find(text, "[^\128-\191]", i + 1)
+    if not i then return text end
+  end
+  return sub(text, 1, i - 1)
+end
+
+-- No engine keeps the beginning of what it only embeds.
+local PROMPTLESS = { ["/v1/embeddings"] = true, ["/v1/rerank"] = true }
+
+local function affinity_of(headers, policy, model, document)
+  local affinity = (policy.affinities or {})[model]
+  if not affinity then return nil end
+  local value
+  if affinity.header then
+    value = header_of(headers, affinity.header)
+  elseif document.prompt and not PROMPTLESS[path_of(headers)] then
+    value = beginning(document.prompt, tonumber(affinity.prefix))
+  end
+  return value and value ~= "" and digest(value) or nil
 end
 
 local function rule_text(policy, rule)
@@ -316,7 +338,7 @@ local function check(handle)
   set("stream", stream)
   set("consumer", consumer)
   if verdict then set("verdict", verdict) end
-  local affinity = affinity_of(handle, policy, model)
+  local affinity = affinity_of(handle:headers(), policy, model, document)
   if affinity then set("affinity", affinity) end
   if not chain then deny(policy, profile, model, chains, class, rule) end
   set("chain", sub(chain, 1, (find(chain, ".", 1, true) or #chain + 1) - 1))

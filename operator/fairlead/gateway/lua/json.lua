@@ -45,13 +45,15 @@ end
 --   folding         whether anything outside of ASCII is in them
 --   fields          the top level: key -> string, true, false, or the first byte of any other value (a number)
 --   opaque          whether it holds content that cannot be read: images, audio, files, token ids
+--   prompt          the first text of a user's: of messages or input, or of prompt; nil if there is none
 -- unescape_json(raw) -> the string whose source, between its quotes, is `raw`
 local parse_json, unescape_json
 do
   local MAX_DEPTH, MAX_VALUES, NEVER = 64, 500000, 2 ^ 53
   -- The one document which is being read: a parse never yields, and a worker's Lua state has one thread.
-  local src, parts, count, nested, folding, fields, opaque
+  local src, parts, count, nested, folding, fields, opaque, prompt
   local next_backslash, next_odd, values
+  local role, said -- of the message being read: whose it is, and its first text
   local path = {} -- path[d]: the key being read at depth d, false inside an array
 
   local function invalid(at, what)
@@ -273,12 +275,13 @@ do
     enter(depth)
     path[depth] = false
     local tokens = depth <= 3 and (path[1] == "input" or path[1] == "prompt")
-    local c
+    local value, c
     i, c = skip(i + 1)
     if c == 93 then return i + 1 end
     while true do
       if tokens and c and c <= 57 and c ~= 34 then opaque = true end -- token ids: text that only a tokenizer reads
-      i = read_value(i, c, depth)
+      i, value = read_value(i, c, depth)
+      if tokens and depth == 2 and not prompt and type(value) == "string" then prompt = value end
       i, c = skip(i)
       if c == 93 then return i + 1 end
       if c ~= 44 then invalid(i, "a comma or ] is missing") end
@@ -293,6 +296,21 @@ do
     elseif key == "type" and type(value) == "string" then
       note_type(value, depth)
     end
+  end
+
+  -- A message is at depth 3, in a list; its text is its content, or that of a part of it, which is at depth 5.
+  local function note_message(key, value, depth)
+    if type(value) ~= "string" or path[2] ~= false or path[1] ~= "messages" and path[1] ~= "input" then return end
+    if depth == 3 and key == "role" then
+      role = value
+    elseif depth == 3 and key == "content" or depth == 5 and key == "text" and path[3] == "content" then
+      said = said or value
+    end
+  end
+
+  local function end_message()
+    if role == "user" then prompt = said end
+    role, said = nil, nil
   end
 
   function read_object(i, depth)
@@ -311,28 +329,35 @@ do
       i, c = skip(i + 1)
       i, value = read_value(i, c, depth)
       note_key(key, value, depth)
-      if depth == 1 then fields[key] = value end
+      if depth == 1 then fields[key] = value elseif not prompt then note_message(key, value, depth) end
       i, c = skip(i)
-      if c == 125 then return i + 1 end
+      if c == 125 then
+        if depth == 3 and not prompt then end_message() end
+        return i + 1
+      end
       if c ~= 44 then invalid(i, "a comma or } is missing") end
       i, c = skip(i + 1)
     end
   end
 
   local function read_document(text)
-    src, parts, count, nested, folding, fields, opaque = text, {}, 0, {}, false, {}, false
-    values, next_odd, next_backslash = 0, 0, find(text, "\\", 1, true) or NEVER
+    src, parts, count, nested, folding, fields, opaque, prompt = text, {}, 0, {}, false, {}, false, nil
+    role, said, values, next_odd, next_backslash = nil, nil, 0, 0, find(text, "\\", 1, true) or NEVER
     if sub(text, 1, 3) == "\239\187\191" then invalid(1, "a byte order mark") end
     local i, c = skip(1)
     if c ~= 123 then invalid(i, "the body is not a JSON object") end
     i = skip(read_object(i, 1))
     if i <= #text then invalid(i, "text after the document") end
-    return { parts = parts, nested = nested, folding = folding, fields = fields, opaque = opaque }
+    if not prompt then
+      local plain = fields.prompt or fields.input
+      prompt = type(plain) == "string" and plain or nil
+    end
+    return { parts = parts, nested = nested, folding = folding, fields = fields, opaque = opaque, prompt = prompt }
   end
 
   function parse_json(text)
     local ok, result = pcall(read_document, text)
-    src, parts, nested, fields = nil, nil, nil, nil -- a worker must not keep the last request
+    src, parts, nested, fields, prompt = nil, nil, nil, nil, nil -- a worker must not keep the last request
     if not ok then error(result, 0) end
     return result
   end

@@ -55,7 +55,7 @@ def test_no_route_changes_and_the_classifier_is_told() -> None:
     assert actions(two_models()) == actions(with_affinity(two_models(), "chat"))
     (routes,) = json.loads(render(with_affinity(two_models(), "chat"))["rds-public.json"])["resources"]
     context = routes["virtual_hosts"][0]["typed_per_filter_config"]["classify"]["filter_context"]
-    assert unpack_lookup(context)["affinities"] == {"chat": "x-session-id"}
+    assert unpack_lookup(context)["affinities"] == {"chat": {"header": "x-session-id"}}
 
 
 @pytest.mark.parametrize("affinity", [False, True])
