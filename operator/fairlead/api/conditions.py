@@ -121,7 +121,8 @@ REASON_DOCS: Final[Mapping[Reason, ReasonDoc]] = {
     Reason.NOT_STALLED: ReasonDoc("Nothing waits for a person."),
     Reason.REVISION_AVAILABLE: ReasonDoc(
         "It serves with the pod template of an earlier operator or engine file; a newer one exists and is not taken by itself.",
-        "Nothing must be done. To take it, set `spec.rollout.revision: Latest`, or change the pods' spec.",
+        "Nothing must be done. To take it, set `spec.rollout.revision: Latest` (`spec.gateway.revision: Latest` of a route), or change"
+        " the pods' spec.",
     ),
     Reason.ACCEPTED: ReasonDoc("The route is carried out as it is written."),
     Reason.RESOLVED: ReasonDoc("Every deployment, Secret and provider that the route names is there and may be used."),

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from fairlead.api.base import ApiModel, Atomic, Bool, Int, ListMap, SchemaExtra
 from fairlead.api.model import SecretKeyReference
-from fairlead.api.serving import ServiceType
+from fairlead.api.serving import RevisionPolicy, ServiceType
 
 
 class DataClass(StrEnum):
@@ -115,6 +115,10 @@ class GatewaySpec(ApiModel):
     drain_timeout: Annotated[str, Field(min_length=2, max_length=32)] = "1m"
     """How long a gateway pod that ends may go on with the streams it has, as a duration such as 1m (0s to 1h); what
     takes longer is cut. The pod stays as long even if nothing runs. Default: 1m."""
+    revision: RevisionPolicy = RevisionPolicy.PINNED
+    """When gateway pods get what a newer fairlead would make of them (image, listeners, classifier): Pinned, when they
+    are replaced anyway because drainTimeout or the Secrets that they mount change; or Latest, at once. Default: Pinned,
+    so that an upgrade of the operator cuts no stream."""
     service: GatewayServiceSpec | None = None
     """The Service in front of the gateway. Absent: a ClusterIP Service on port 80."""
 

@@ -19,12 +19,26 @@ from fairlead.gateway.envoy.settings import GatewaySettings
 from fairlead.gateway.envoy.words import Json, make_discovery
 from fairlead.gateway.table import RouteTable, Upstream
 
-__all__ = ["CLUSTERS_FILE", "EGRESS_FILE", "PUBLIC_FILE", "GatewayFiles", "dump_resources", "is_untouched", "read_resources",
-           "render_files", "render_static", "version_of"]  # fmt: skip
+__all__ = [
+    "CLUSTERS_FILE",
+    "EGRESS_FILE",
+    "PUBLIC_FILE",
+    "ROUTING_INTERFACE",
+    "GatewayFiles",
+    "dump_resources",
+    "is_untouched",
+    "read_resources",
+    "render_files",
+    "render_static",
+    "version_of",
+]
 
 PUBLIC_FILE: Final = "rds-public.json"
 EGRESS_FILE: Final = "rds-egress.json"
 CLUSTERS_FILE: Final = "cds.json"
+#: What routing files take for granted of listeners, filters and Lua texts. It grows when gateways that an earlier release started could
+#: not carry out what this one publishes: those are replaced.
+ROUTING_INTERFACE: Final = 1
 
 _LISTENER: Final = "envoy.config.listener.v3.Listener"
 _CLUSTER: Final = "envoy.config.cluster.v3.Cluster"

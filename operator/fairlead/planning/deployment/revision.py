@@ -7,32 +7,26 @@ said in status. A change of those fields, or `rollout.revision: Latest`, takes t
 
 from __future__ import annotations
 
-import base64
 import json
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from hashlib import blake2b
 from typing import Any
 
-import orjson
-
 from fairlead.api.llmdeployment import LLMDeploymentSpec, RevisionPolicy
 from fairlead.api.names import (
-    ANNOTATION_RESTARTED_AT,
     ANNOTATION_REVISION,
     ANNOTATION_TEMPLATE,
     ANNOTATION_TEMPLATE_INPUT,
 )
 from fairlead.planning.deployment.pod import ENGINE_CONTAINER, POD_BUILDER_REVISION, make_pod_template
 from fairlead.planning.deployment.serving import Serving
+from fairlead.planning.recorded import decode_template, digest_record, encode_template, with_restart
 
 __all__ = ["ChosenTemplate", "choose_template", "hash_template_input", "make_fresh_template"]
 
 Json = dict[str, Any]
-#: A recorded template is some kilobytes; more than this was not written by us.
-_MAX_TEMPLATE_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -72,7 +66,7 @@ class ChosenTemplate:
             revision=revision,
             newer=newer,
             input_hash=input_hash,
-            record=_digest(encoded),
+            record=digest_record(encoded),
             image=str(engine.get("image", "")),
             port=(engine.get("ports") or [{}])[0].get("containerPort"),
             pod_annotations=dict(template["metadata"].get("annotations") or {}),
@@ -88,7 +82,7 @@ class ChosenTemplate:
     @cached_property
     def encoded(self) -> str:
         """It, as the Deployment carries it."""
-        return _encode(self.template)
+        return encode_template(self.template)
 
     @property
     def annotations(self) -> dict[str, str]:
@@ -104,7 +98,7 @@ class ChosenTemplate:
         return (
             annotations.get(ANNOTATION_REVISION) == self.revision
             and annotations.get(ANNOTATION_TEMPLATE_INPUT) == self.input_hash
-            and _digest(annotations.get(ANNOTATION_TEMPLATE, "")) == self.record
+            and digest_record(annotations.get(ANNOTATION_TEMPLATE, "")) == self.record
         )
 
     def let_go(self) -> None:
@@ -118,7 +112,7 @@ def make_fresh_template(serving: Serving) -> ChosenTemplate:
     template = make_pod_template(serving)
     return ChosenTemplate.of(
         template,
-        _encode(template),
+        encode_template(template),
         revision=f"{serving.engine.revision}-{POD_BUILDER_REVISION}",
         input_hash=hash_template_input(serving.spec),
         draw=partial(make_pod_template, serving),
@@ -134,7 +128,7 @@ def choose_template(
     if restarted_at:
         # `kubectl annotate llmdep x fairlead.dev/restartedAt=…` restarts the pods, and nothing else about them changes.
         return ChosenTemplate.of(
-            _with_restart(chosen.template, restarted_at),
+            with_restart(chosen.template, restarted_at),
             chosen.encoded,
             revision=chosen.revision,
             input_hash=chosen.input_hash,
@@ -149,10 +143,10 @@ def _keep_recorded(fresh: ChosenTemplate, policy: RevisionPolicy, recorded: Mapp
     if not encoded or recorded.get(ANNOTATION_TEMPLATE_INPUT) != fresh.input_hash:
         return None
     revision = str(recorded.get(ANNOTATION_REVISION) or fresh.revision)
-    is_same = _digest(encoded) == fresh.record
+    is_same = digest_record(encoded) == fresh.record
     if is_same and revision == fresh.revision:
         return None
-    template = fresh.template if is_same else _decode(encoded)
+    template = fresh.template if is_same else decode_template(encoded)
     if template is None:
         return None
     is_same = is_same or template == fresh.template
@@ -187,34 +181,3 @@ def _without_empty(value: Any) -> Any:
         pruned = {key: _without_empty(item) for key, item in value.items()}
         return {key: item for key, item in pruned.items() if item not in ({}, [])}
     return value
-
-
-def _with_restart(template: Json, restarted_at: str) -> Json:
-    metadata = template["metadata"]
-    annotations = {**(metadata.get("annotations") or {}), ANNOTATION_RESTARTED_AT: restarted_at}
-    return {**template, "metadata": {**metadata, "annotations": annotations}}
-
-
-def _digest(encoded: str) -> bytes:
-    return blake2b(encoded.encode(), digest_size=16).digest()
-
-
-def _encode(template: Json) -> str:
-    text = orjson.dumps(template, option=orjson.OPT_SORT_KEYS)
-    # A window of 4 KiB: the usual one of 32 takes 256 KiB of memory and longer than the packing.
-    packer = zlib.compressobj(9, zlib.DEFLATED, 12, 5)
-    return base64.b64encode(packer.compress(text) + packer.flush()).decode()
-
-
-def _decode(encoded: str) -> Json | None:
-    """The recorded template, or None when it is not one of ours: somebody edited the annotation."""
-    try:
-        decompressor = zlib.decompressobj()
-        text = decompressor.decompress(base64.b64decode(encoded, validate=True), _MAX_TEMPLATE_BYTES)
-        template = json.loads(text)
-    except (ValueError, zlib.error):
-        return None
-    whole = decompressor.eof and isinstance(template, dict) and {"metadata", "spec"} == set(template)
-    if not whole or not all(isinstance(part, dict) for part in template.values()):
-        return None
-    return template if template["spec"].get("containers") else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any, Final
@@ -19,7 +20,7 @@ from fairlead.gateway.envoy.files import PUBLIC_FILE
 from fairlead.gateway.envoy.withdrawal import withdraw
 from fairlead.gateway.table import RouteTable, find_gaps, make_table
 from fairlead.planning.conditions import make_conditions, make_transition_events
-from fairlead.planning.ownership import find_deletes, keep_ours
+from fairlead.planning.ownership import find_deletes, find_ours, keep_ours
 from fairlead.planning.plan import Child, Plan
 from fairlead.planning.route.backends import Resolved, reachable, resolve_backends, see_through
 from fairlead.planning.route.clients import Clients, read_clients
@@ -41,8 +42,9 @@ from fairlead.planning.route.network import (
     make_network_policy,
     make_service,
 )
-from fairlead.planning.route.pod import make_deployment
+from fairlead.planning.route.pod import make_deployment, make_template, make_template_inputs
 from fairlead.planning.route.publishing import Files, Step, choose_step
+from fairlead.planning.route.revision import GatewayRevision, choose_revision, make_fresh_revision
 from fairlead.planning.route.status import (
     Fault,
     Situation,
@@ -99,12 +101,16 @@ def plan_route(
             gateways=gateways,
         )
     step = choose_step(files.routing, live, gateways.loaded, partial(withdraw, table=table))
-    wanted = _make_children(route, operator, files.bootstrap, step, authentication, resolved)
+    template = make_template(route, operator, SETTINGS, files.bootstrap)
+    fresh = make_fresh_revision(template, files.bootstrap, make_template_inputs(route))
+    revision = choose_revision(fresh, route, observed)
+    wanted = _make_children(route, operator, revision, step, authentication, resolved)
     children, taken = keep_ours(wanted, observed, metadata)
     seen = see_through(resolved, _find_unseen(table, gateways))
     faults = [Fault(Reason.NAME_CONFLICT, describe_taken(key, found), terminal=True) for key, found in taken]
     faults += [describe_failure(failure) for failure in observed.failures]
     situation = _make_situation(route, table, seen, clients, gateways, step, live, faults)
+    situation = replace(situation, newer_revision=revision.newer, rolling=_describe_rollout(observed, metadata))
     conditions = decide_conditions(situation)
     status = _make_status(route, table, seen, situation, step, clients) | {
         "conditions": make_conditions(conditions, metadata.generation, route.status, now, ROUTE_CONDITIONS)
@@ -210,7 +216,7 @@ def _read_gateways(facts: RouteFacts, live: Files | None, authentication: str, n
 def _make_children(
     route: LLMRoute,
     operator: OperatorFacts,
-    bootstrap: Files,
+    revision: GatewayRevision,
     step: Step,
     authentication: str,
     resolved: Sequence[Resolved],
@@ -218,12 +224,12 @@ def _make_children(
     """In the order in which they are applied: what pods mount comes before the pods."""
     owner = route.metadata
     bodies = [
-        make_bootstrap_map(owner, bootstrap),
+        make_bootstrap_map(owner, revision.bootstrap),
         make_clients_secret(owner, authentication),
         *make_routing_maps(owner, step.files),
         make_service(route),
         make_network_policy(route, resolved, operator),
-        make_deployment(route, operator, SETTINGS, bootstrap),
+        make_deployment(route, revision.template, revision.annotations),
         *([make_disruption_budget(route)] if has_disruption_budget(route) else []),
     ]
     return tuple(_make_child(owner, body) for body in bodies)
@@ -274,6 +280,19 @@ def _make_status(
         "backends": make_backend_rows(resolved),
         "models": make_model_rows(table),
     }
+
+
+def _describe_rollout(observed: Observed, owner: Metadata) -> str:
+    """How far the gateways are being replaced, "" if they are not."""
+    live = find_ours(observed, ObjectKey("Deployment", owner.namespace, gateway_name(owner.name)), owner)
+    if live is None:
+        return ""
+    status, wanted = live.get("status") or {}, int(live["spec"].get("replicas", 1))
+    updated, existing = int(status.get("updatedReplicas", 0)), int(status.get("replicas", 0))
+    is_seen = int(status.get("observedGeneration", 0)) >= int(live["metadata"].get("generation", 0))
+    if is_seen and updated == existing == wanted:
+        return ""
+    return f"Gateways are being replaced: {updated if is_seen else 0} of {wanted} are new."
 
 
 def _replicas_of(route: LLMRoute) -> int:

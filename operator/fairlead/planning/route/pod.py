@@ -22,7 +22,14 @@ from fairlead.planning.route.files import BOOTSTRAP, CLIENTS, ROUTING_PARTS
 from fairlead.planning.route.metadata import make_metadata
 from fairlead.providers.loader import ProviderCatalog
 
-__all__ = ["ANNOTATION_BOOTSTRAP", "GATEWAY_CONTAINER", "make_deployment"]
+__all__ = [
+    "ANNOTATION_BOOTSTRAP",
+    "GATEWAY_CONTAINER",
+    "digest_bootstrap",
+    "make_deployment",
+    "make_template",
+    "make_template_inputs",
+]
 
 Json = dict[str, Any]
 GATEWAY_CONTAINER: Final = "gateway"
@@ -35,50 +42,73 @@ _WORKERS: Final = 2
 _EXIT_S: Final = 10
 
 
-def make_deployment(
-    route: LLMRoute, operator: OperatorFacts, settings: GatewaySettings, bootstrap: Mapping[str, str]
-) -> Json:
+def make_deployment(route: LLMRoute, template: Json, annotations: Mapping[str, str]) -> Json:
     """A new pod is ready before an old one ends, and an old one goes on with its streams for the drain timeout."""
     name, gateway = route.metadata.name, route.spec.gateway or GatewaySpec()
-    digest = blake2b("\0".join(bootstrap[file] for file in sorted(bootstrap)).encode(), digest_size=8).hexdigest()
-    drain_s = round(parse_duration_s(gateway.drain_timeout))
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": make_metadata(route.metadata, gateway_name(name)),
+        "metadata": make_metadata(route.metadata, gateway_name(name), annotations),
         "spec": {
             "replicas": gateway.replicas,
             "selector": {"matchLabels": make_gateway_selector(name)},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             "progressDeadlineSeconds": 600,
             "revisionHistoryLimit": 3,
-            "template": {
-                "metadata": {"labels": make_gateway_labels(name), "annotations": {ANNOTATION_BOOTSTRAP: digest}},
-                "spec": {
-                    "automountServiceAccountToken": False,
-                    "enableServiceLinks": False,
-                    "securityContext": {
-                        "runAsNonRoot": True,
-                        "runAsUser": _USER,
-                        "runAsGroup": _USER,
-                        "fsGroup": _USER,
-                        "seccompProfile": {"type": "RuntimeDefault"},
-                    },
-                    "terminationGracePeriodSeconds": drain_s + _EXIT_S,
-                    "containers": [_make_container(route, operator, settings, drain_s)],
-                    "volumes": _make_volumes(route),
-                    "topologySpreadConstraints": [
-                        {
-                            "maxSkew": 1,
-                            "topologyKey": "kubernetes.io/hostname",
-                            "whenUnsatisfiable": "ScheduleAnyway",
-                            "labelSelector": {"matchLabels": make_gateway_selector(name)},
-                        }
-                    ],
-                },
-            },
+            "template": template,
         },
     }
+
+
+def make_template(
+    route: LLMRoute, operator: OperatorFacts, settings: GatewaySettings, bootstrap: Mapping[str, str]
+) -> Json:
+    """The PodTemplateSpec of a gateway that starts with these files."""
+    name, drain_s = route.metadata.name, _drain_s(route)
+    started = {ANNOTATION_BOOTSTRAP: digest_bootstrap(bootstrap)}
+    return {
+        "metadata": {"labels": make_gateway_labels(name), "annotations": started},
+        "spec": {
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": _USER,
+                "runAsGroup": _USER,
+                "fsGroup": _USER,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "terminationGracePeriodSeconds": drain_s + _EXIT_S,
+            "containers": [_make_container(route, operator, settings, drain_s)],
+            "volumes": _make_volumes(route),
+            "topologySpreadConstraints": [
+                {
+                    "maxSkew": 1,
+                    "topologyKey": "kubernetes.io/hostname",
+                    "whenUnsatisfiable": "ScheduleAnyway",
+                    "labelSelector": {"matchLabels": make_gateway_selector(name)},
+                }
+            ],
+        },
+    }
+
+
+def make_template_inputs(route: LLMRoute) -> Json:
+    """What of the spec shapes the pods. What is not said does not stand in it, so that a field of a later release changes nothing."""
+    return {
+        "drain": _drain_s(route),
+        "keys": _provider_keys(route),
+        "authorities": _authorities(route),
+    }
+
+
+def digest_bootstrap(files: Mapping[str, str]) -> str:
+    """One word for the files with which a gateway starts."""
+    return blake2b("\0".join(files[file] for file in sorted(files)).encode(), digest_size=8).hexdigest()
+
+
+def _drain_s(route: LLMRoute) -> int:
+    return round(parse_duration_s((route.spec.gateway or GatewaySpec()).drain_timeout))
 
 
 def _make_container(route: LLMRoute, operator: OperatorFacts, settings: GatewaySettings, drain_s: int) -> Json:

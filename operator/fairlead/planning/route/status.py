@@ -46,7 +46,8 @@ class Fault:
 class Situation:
     """All that the conditions are made of. `programmed`: gateways that have loaded the routing as wanted; `ready`: pods that are
     ready; `is_published`: nothing is left to publish; `problems`: references that do not resolve; `orphans`: models that have
-    no backend which answers; `rejected`: files that some gateway refuses."""
+    no backend which answers; `rejected`: files that some gateway refuses; `newer_revision` waits for a change of the gateways (law 8);
+    `rolling`: how far their replacement is, "" if none is under way."""
 
     wanted: int
     ready: int
@@ -56,6 +57,8 @@ class Situation:
     problems: tuple[str, ...] = ()
     orphans: tuple[str, ...] = ()
     rejected: tuple[str, ...] = ()
+    newer_revision: str | None = None
+    rolling: str = ""
 
 
 def describe_failure(failure: ApplyFailure) -> Fault:
@@ -92,6 +95,12 @@ def _decide_ready(situation: Situation, programmed: Condition, healthy: Conditio
         if condition.status != TRUE:
             return Condition(ConditionType.READY, FALSE, condition.reason, condition.message)
     message = f"{situation.programmed} of {situation.wanted} gateways serve this route."
+    if situation.newer_revision:
+        message += (
+            f" Revision {situation.newer_revision} of the gateways is taken when they are replaced next, or with"
+            " gateway.revision: Latest."
+        )
+        return Condition(ConditionType.READY, TRUE, Reason.REVISION_AVAILABLE, message)
     return Condition(ConditionType.READY, TRUE, Reason.SERVING, message)
 
 
@@ -112,6 +121,8 @@ def _decide_reconciling(situation: Situation, ready: Condition, stalled: Conditi
         return Condition(kind, TRUE, ready.reason, ready.message)
     if situation.programmed < situation.wanted or not situation.is_published:
         return Condition(kind, TRUE, Reason.GATEWAYS_PENDING, programmed.message)
+    if situation.rolling:
+        return Condition(kind, TRUE, Reason.ROLLING_OUT, situation.rolling)
     return Condition(kind, FALSE, Reason.UP_TO_DATE, "Everything is as the spec says.")
 
 

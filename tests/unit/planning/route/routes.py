@@ -86,10 +86,13 @@ def plan(
 
 
 def carry_out(planned: Plan, observed: Observed | None = None) -> Observed:
-    """What is observed after the plan's children were applied."""
+    """What is observed after the plan's children were applied, and the Deployment's pods were made."""
     children = dict(observed.children) if observed is not None else {}
     for child in planned.children:
         children[child.key] = dict(child.body)
+        if child.key.kind == "Deployment":
+            replicas = child.body["spec"]["replicas"]
+            children[child.key]["status"] = {"replicas": replicas, "updatedReplicas": replicas}
     for delete in planned.deletes:
         children.pop(delete.key, None)
     return Observed(children=children)

@@ -137,6 +137,32 @@ def test_a_route_is_ready_when_its_gateways_say_so() -> None:
     assert made.nudges == ()
 
 
+@pytest.mark.parametrize(
+    ("status", "generation"),
+    [
+        ({}, 1),
+        ({"observedGeneration": 1, "replicas": 3, "updatedReplicas": 1}, 1),
+        ({"observedGeneration": 1, "replicas": 3, "updatedReplicas": 2}, 1),
+        ({"observedGeneration": 1, "replicas": 2, "updatedReplicas": 2}, 2),
+    ],
+    ids=["nothing is said yet", "the first one", "an old one is left", "not seen yet"],
+)
+def test_a_route_whose_gateways_are_being_replaced_is_ready_and_not_done(
+    status: dict[str, int], generation: int
+) -> None:
+    made, observed = served()
+    key = ObjectKey("Deployment", "ml", "assistants-gateway")
+    live = dict(observed.children[key])
+    live = {**live, "metadata": {**live["metadata"], "generation": generation}, "status": status}
+    gateways = (gateway("a", made), gateway("b", made))
+    rolling = plan(make_route(), make_facts(gateways=gateways), Observed(children={**observed.children, key: live}))
+    assert condition(rolling, "Ready")["status"] == "True"
+    assert condition(rolling, "Reconciling")["status"] == "True"
+    assert condition(rolling, "Reconciling")["reason"] == "RollingOut"
+    assert "of 2 are new" in condition(rolling, "Reconciling")["message"]
+    assert condition(made, "Reconciling")["status"] == "False"
+
+
 def test_nothing_to_do_when_all_is_done() -> None:
     made, observed = served()
     assert {c.key: c.digest for c in made.children} == {
