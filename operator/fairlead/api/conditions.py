@@ -91,6 +91,7 @@ class Reason(StrEnum):
     CHILD_REFUSED = "ChildRefused"
     NO_PERMITTED_TARGET = "NoPermittedTarget"
     PROVIDER_REFUSED = "ProviderRefused"
+    PATTERN_REFUSED = "PatternRefused"
     TOO_LARGE = "TooLarge"
     REF_NOT_RESOLVED = "RefNotResolved"
     ROUTING_REJECTED = "RoutingRejected"
@@ -223,6 +224,11 @@ REASON_DOCS: Final[Mapping[Reason, ReasonDoc]] = {
     Reason.PROVIDER_REFUSED: ReasonDoc(
         "A provider of the route cannot be used as it is written: its address, a parameter, or trust that the operator does not share.",
         "Correct the field that the message names.",
+    ),
+    Reason.PATTERN_REFUSED: ReasonDoc(
+        "A pattern of a detector cannot be looked for: RE2 does not compile it, it matches the empty text, or it is too large. The "
+        "routing that runs goes on, less what the new spec withdraws.",
+        "Correct the pattern that the message names.",
     ),
     Reason.TOO_LARGE: ReasonDoc(
         "The routing does not fit into a ConfigMap. The routing that runs goes on.",

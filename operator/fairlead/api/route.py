@@ -283,17 +283,25 @@ class DetectorSpec(ApiModel):
     """Something in a request that raises its class."""
 
     name: Annotated[str, Field(min_length=1, max_length=63)]
-    """What denials and the access log call it. default, floor, header and opaque are taken. Required: it identifies the entry."""
+    """What denials and the access log call it. default, floor, header, opaque and unchecked are taken. Required: it identifies the
+    entry."""
     class_: Annotated[DataClass, Field(alias="class")]
     """Class that a request has at least in which this is found. Required."""
     keywords: Annotated[list[Annotated[str, Field(min_length=2, max_length=64)]], Atomic, Field(max_length=64)] = Field(
         default_factory=list
     )
     """Words or phrases, found in any text of the body whatever their case, as whole words; spaces, - and _ between words are
-    the same. At most 256 in all detectors together. Absent: builtin must be given."""
+    the same. At most 256 in all detectors together. Absent: patterns or builtin must be given."""
+    patterns: Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Atomic, Field(max_length=16)] = (
+        Field(default_factory=list)
+    )
+    """RE2 patterns, found anywhere in the text of the body, in the case in which they are written ((?i) ignores it). The text has no
+    accents, digits of all scripts as 0 to 9, Greek and Cyrillic in small letters; ^ and $ are the ends of a string or line.
+    One that does not compile, matches the empty text or is too large is not accepted. At most 16 in all detectors together.
+    Absent: keywords or builtin must be given."""
     builtin: BuiltinDetector | None = None
     """An identifier that the gateway recognises: Email, Phone, SSN, IBAN (checked by mod 97), PaymentCard (Luhn), Secrets
-    (keys of the usual vendors), PrivateKey. Absent: keywords must be given; exactly one of both."""
+    (keys of the usual vendors), PrivateKey. Absent: keywords or patterns must be given; exactly one of the three."""
 
 
 class DataPolicySpec(ApiModel):

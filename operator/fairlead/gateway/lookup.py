@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from fairlead.api.route import DetectorSpec
+from fairlead.gateway.patterns import highest_class, name_patterns
 from fairlead.gateway.table import DECLARED_NOTHING, Affinity, Profile, RouteTable
 from fairlead.policy.law import CLASSES, Verdict
 
@@ -35,7 +36,7 @@ def make_lookup(table: RouteTable) -> dict[str, Any]:
         "classes": [data_class.value for data_class in CLASSES],
         "consumers": dict(table.consumers),
         "known": table.known,
-        "detectors": [_make_detector(detector) for detector in table.policy.detectors],
+        "detectors": [_make_detector(detector) for detector in table.policy.detectors if not detector.patterns],
         "default": table.policy.default.value,
         "opaque": table.policy.opaque_content.value,
         "verdicts": {profile.id: _make_verdicts(profile, ids) for profile in table.profiles},
@@ -44,6 +45,9 @@ def make_lookup(table: RouteTable) -> dict[str, Any]:
         "models": {name: _make_chains(table, name, ids) for name in table.models},
         "endpoints": list(ENDPOINTS),
     }
+    patterns = highest_class(name_patterns(table.policy.detectors))
+    if patterns is not None:
+        lookup["patterns"] = patterns.value
     if table.affinities:
         lookup["affinities"] = {model: _make_affinity(affinity) for model, affinity in table.affinities.items()}
     if table.anonymous is not None:

@@ -14,6 +14,7 @@ from typing import Final
 
 from fairlead.api.route import DataClass
 from fairlead.gateway.lookup import ENDPOINTS, make_lookup
+from fairlead.gateway.patterns import name_patterns
 from fairlead.gateway.table import DECLARED_NOTHING, Chain, Profile, RouteTable, caller_of
 from fairlead.planning.route.backends import Resolved
 from fairlead.planning.route.planner import SETTINGS
@@ -201,15 +202,16 @@ def _classify_body(
         headers["x-fairlead-consumer"] = consumer
     if question.declared is not None:
         headers[table.policy.header.lower()] = question.declared.value
-    said = Classifier().classify(lookup, headers, body)
+    said = Classifier().classify(lookup, headers, body, name_patterns(table.policy.detectors))
     if not said.data_class:
         return Explanation(question, said.status, said.code, said.message)
     verdicts = lookup["verdicts"][profile.id]
     declared = question.declared.value if question.declared is not None else DECLARED_NOTHING
     same = [found for found in CLASSES if verdicts[f"{declared}|{found.value}"] == said.verdict]
-    own = {detector.name: detector.class_ for detector in table.policy.detectors}
-    found = {**own, "opaque": table.policy.opaque_content}.get(said.rule, same[0])
-    detected = found if found in same else same[0]
+    own = {detector.name: detector.class_.value for detector in table.policy.detectors}
+    others = {"opaque": table.policy.opaque_content.value, "unchecked": lookup.get("patterns")}
+    found = (own | others).get(said.rule, same[0])
+    detected = DataClass(found) if found in same else same[0]
     return _Classified(DataClass(said.data_class), said.rule, detected, said.model, said.message)
 
 

@@ -10,7 +10,9 @@ from typing import Any, Final
 
 from fairlead.api.conditions import ConditionType, Reason
 from fairlead.api.names import gateway_part_name
+from fairlead.api.patterns import find_pattern_faults
 from fairlead.api.resource import Finding, LLMRoute
+from fairlead.api.route import LLMRouteSpec
 from fairlead.facts.observed import Observed, OperatorFacts
 from fairlead.facts.route import RouteFacts
 from fairlead.gateway.table import RouteTable
@@ -53,7 +55,7 @@ def render_route(
     facts, notes = surroundings.make_facts(route, operator, providers)
     resolved, table = resolve_route(route, facts, operator, providers)
     plan = plan_route(route, Observed(), facts, operator, providers, now)
-    findings = tuple(_find_refusals(plan.status, resolved))
+    findings = tuple(_find_refusals(plan.status, resolved, route.spec))
     clients = read_clients(route, facts)
     notes += [problem for problem in (*find_problems(resolved), clients.problem) if problem]
     objects: list[Json] = []
@@ -88,7 +90,7 @@ def _without_keys(body: Json) -> Json:
     return {key: value for key, value in body.items() if key != "data"} | {"stringData": placeholders}
 
 
-def _find_refusals(status: Mapping[str, Any], resolved: Sequence[Resolved]) -> Iterable[Finding]:
+def _find_refusals(status: Mapping[str, Any], resolved: Sequence[Resolved], spec: LLMRouteSpec) -> Iterable[Finding]:
     """Why the planner does not accept it, in the form of findings."""
     accepted = next(c for c in status["conditions"] if c["type"] == ConditionType.ACCEPTED)
     if accepted["status"] == "True":
@@ -99,6 +101,9 @@ def _find_refusals(status: Mapping[str, Any], resolved: Sequence[Resolved]) -> I
                 path, _, rest = backend.refusal.partition(": ")
                 what, _, remedy = rest.partition("; ")
                 yield Finding(path, what, remedy)
+        return
+    if accepted["reason"] == Reason.PATTERN_REFUSED:
+        yield from find_pattern_faults(spec)
         return
     what, _, remedy = str(accepted["message"]).partition(" Next: ")
     yield Finding("spec.models", what.removeprefix("spec.models: ").removesuffix("."), remedy.removesuffix("."))

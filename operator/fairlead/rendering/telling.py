@@ -83,6 +83,8 @@ def _tell_rule(rendered: RenderedRoute, explained: Explanation) -> str:
         return "the default of the route (dataPolicy.default)"
     if rule == HEADER_RULE:
         return f"what the caller declares in {rendered.table.policy.header}"
+    if rule == "unchecked":
+        return "text that is too long for patterns (dataPolicy.detectors)"
     if rule == "opaque":
         return "content that detectors cannot read (dataPolicy.opaqueContent)"
     return f"the detector {rule}"

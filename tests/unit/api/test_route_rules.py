@@ -14,7 +14,8 @@ from tests.unit.api.cases import ROUTES, make_route_resource
 
 from fairlead.api.resource import LLMRoute
 from fairlead.api.route import BuiltinDetector, DataClass, ProviderType
-from fairlead.api.rules.route import OWN_BASE_URL, RESERVED_DETECTORS, is_findable
+from fairlead.api.rules.detectors import RESERVED_DETECTORS, is_findable, is_folded
+from fairlead.api.rules.route import OWN_BASE_URL
 from fairlead.api.validation import parse_llmroute
 from fairlead.errors import RenderError
 from fairlead.gateway import lua
@@ -74,7 +75,22 @@ def test_letters_and_digits_of_all_scripts_pass() -> None:
 
 
 def test_reserved_names_are_those_that_the_classifier_gives() -> None:
-    assert set(re.findall(r'rule == "(\w+)"', _read("classify.lua"))) == set(RESERVED_DETECTORS)
+    named = re.search(r"local RULES = {(.*?)}", _read("answer.lua"), re.DOTALL)
+    assert named is not None
+    assert {"header", *re.findall(r"^ +(\w+) =", named[1], re.MULTILINE)} == set(RESERVED_DETECTORS)
+
+
+def test_what_a_pattern_may_not_have_is_what_its_text_never_has() -> None:
+    """And no letter passes that the text does not have."""
+    source = "\n".join([*map(_read, ("json.lua", "fold.lua")), "return fold"])
+    fold: Callable[[bytes], bytes] = LuaRuntime(encoding=None).execute(source.encode())
+    for code in range(1, 0x20000):
+        if 0xD800 <= code < 0xE000:
+            continue
+        sign = chr(code)
+        kept = fold(sign.encode()) == sign.encode()
+        assert kept or not is_folded(sign) or unicodedata.category(sign) not in ("Lu", "Ll"), hex(code)
+        assert not kept or is_folded(sign), hex(code)
 
 
 def test_providers_that_need_an_address_are_those_without_one() -> None:

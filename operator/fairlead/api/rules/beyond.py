@@ -69,6 +69,11 @@ BEYOND_CEL: Final = (
         "CEL does not see the operator's trustedHosts",
     ),
     Beyond(
+        "Of an LLMRoute: a pattern that RE2 does not compile, that matches the empty text or that is too large",
+        "fairlead render; the operator as Accepted=False/PatternRefused",
+        "CEL matches with patterns of the rules' own and compiles no text of the object",
+    ),
+    Beyond(
         "Of an LLMRoute: deployments and Secrets that do not exist, Secrets without fairlead.dev/use, fairlead.dev/hosts or the key",
         "the operator as ResolvedRefs=False, with the backend in status.backends; the next permitted target serves",
         "CEL sees one object only, and they may come later",

@@ -9,11 +9,12 @@ from dataclasses import replace
 from typing import Any, Final
 
 from fairlead.api.names import NAME_MAX_LENGTH
+from fairlead.api.rules.detectors import DETECTOR_RULES
 from fairlead.api.rules.names import DATA_KEY, DNS_LABEL, DNS_SUBDOMAIN, NAME_RULES, annotation_rules
 from fairlead.api.rules.serving import duration_rules
 from fairlead.api.rules.table import Rule, cel_list, choose, matches, pattern_rule
 
-__all__ = ["MAX_KEYWORDS", "OWN_BASE_URL", "RESERVED_DETECTORS", "RULES", "is_findable"]
+__all__ = ["OWN_BASE_URL", "RULES"]
 
 #: What clients send as "model": as the hubs and providers spell names.
 _MODEL: Final = "[A-Za-z0-9][-A-Za-z0-9._:/@+]*"
@@ -34,27 +35,6 @@ _BASE_URL: Final = (
     "(/[A-Za-z0-9._~:+=-]+)*/?"
 )
 _OWN_NAME: Final = "[a-z]([-a-z0-9]*[a-z0-9])?"
-#: What the classifier itself gives as the rule that settled a request's class.
-RESERVED_DETECTORS: Final = ("default", "floor", "header", "opaque")
-#: Of all detectors together: each is looked for in each request.
-MAX_KEYWORDS: Final = 256
-#: What lies between words or is not seen, as `gateway/lua/fold.lua` has it: a keyword of nothing else could not be compiled, and
-#: the gateway would refuse every request. First and last code points.
-_UNFINDABLE: Final = (
-    (0x01, 0x20), (0x2D, 0x2D), (0x5F, 0x5F), (0x7F, 0xA0), (0xAD, 0xAD), (0x2B0, 0x36F), (0x483, 0x489), (0x58A, 0x58A),
-    (0x5BE, 0x5BE), (0x61C, 0x61C), (0x115F, 0x1160), (0x1400, 0x1400), (0x1680, 0x1680), (0x17B4, 0x17B5), (0x1806, 0x180F),
-    (0x1AB0, 0x1AFF), (0x1DC0, 0x1DFF), (0x2000, 0x206F), (0x20D0, 0x20FF), (0x2212, 0x2212), (0x2796, 0x2796), (0x2800, 0x2800),
-    (0x2E17, 0x2E5D), (0x3000, 0x303F), (0x30A0, 0x30A0), (0x3164, 0x3164), (0xFE00, 0xFE6F), (0xFEFF, 0xFEFF), (0xFF0D, 0xFF0D),
-    (0xFF3F, 0xFF3F), (0xFFA0, 0xFFA0), (0xFFF9, 0xFFFB), (0x10EAD, 0x10EAD), (0x1D173, 0x1D17A), (0xE0000, 0xE0FFF),
-)  # fmt: skip
-_FINDABLE: Final = re.compile("[^" + "".join(f"\\U{a:08X}-\\U{b:08X}" for a, b in _UNFINDABLE) + "]")
-#: CEL resolves the escapes before RE2 sees them; as a range, - needs none of its own.
-_CEL_FINDABLE: Final = "[^" + "".join(f"\\U{a:08X}-\\U{b:08X}" for a, b in _UNFINDABLE) + "]"
-
-
-def is_findable(keyword: str) -> bool:
-    """True when something of the keyword can be looked for."""
-    return _FINDABLE.search(keyword) is not None
 
 
 def _names(items: Iterable[Any]) -> list[str]:
@@ -145,16 +125,6 @@ def _explain_backend(backend: Any) -> tuple[str, str]:
             "deployment: {name: …} names an LLMDeployment of this namespace",
         )
     return "both deployment and provider are given", "leave one of the two out"
-
-
-def _explain_detector(detector: Any) -> tuple[str, str]:
-    if not detector.keywords and detector.builtin is None:
-        return "neither keywords nor builtin is given", "for instance keywords: [bluebird], or builtin: PaymentCard"
-    return "both keywords and builtin are given", "leave one of the two out, or make two detectors of it"
-
-
-def _count_keywords(policy: Any) -> int:
-    return sum(len(detector.keywords) for detector in policy.detectors)
 
 
 def _role_of_anonymous_ok(spec: Any) -> bool:
@@ -425,49 +395,7 @@ RULES: Final = (
     ),
     *_header_rules("models.affinity.header", "spec.models[*].affinity.header", "x-session-id"),
     *_header_rules("dataPolicy.header", "spec.dataPolicy.header", "x-data-classification"),
-    Rule(
-        id="detectors.kind",
-        at="spec.dataPolicy.detectors[*]",
-        holds=lambda detector: bool(detector.keywords) != (detector.builtin is not None),
-        cel="(has(self.keywords) && size(self.keywords) > 0) != has(self.builtin)",
-        message="exactly one of keywords and builtin must be given",
-        remedy="give one of the two",
-        explain=_explain_detector,
-    ),
-    Rule(
-        id="detectors.name.reserved",
-        at="spec.dataPolicy.detectors[*].name",
-        holds=lambda name: name not in RESERVED_DETECTORS,
-        cel=f"!(self in {cel_list(RESERVED_DETECTORS)})",
-        message="default, floor, header and opaque are what the gateway itself calls the reasons of a class",
-        remedy="take another name",
-        explain=lambda name: (
-            f"{name} is what the gateway itself calls a reason of a class",
-            f"my-{name} would work",
-        ),
-    ),
-    Rule(
-        id="detectors.keywords.findable",
-        at="spec.dataPolicy.detectors[*].keywords[*]",
-        holds=is_findable,
-        cel=f"self.matches('{_CEL_FINDABLE}')",
-        message="has nothing that can be found: spaces, - and _ only stand between words",
-        remedy="write the word itself, for instance bluebird",
-    ),
-    Rule(
-        id="detectors.keywords.total",
-        at="spec.dataPolicy",
-        field=".detectors",
-        holds=lambda policy: _count_keywords(policy) <= MAX_KEYWORDS,
-        cel="!has(self.detectors) || self.detectors.map(d, has(d.keywords) ? size(d.keywords) : 0).sum()"
-        f" <= {MAX_KEYWORDS}",
-        message=f"have more than {MAX_KEYWORDS} keywords together, and each is looked for in each request",
-        remedy=f"{MAX_KEYWORDS} would work",
-        explain=lambda policy: (
-            f"have {_count_keywords(policy)} keywords together, and each is looked for in each request",
-            f"{MAX_KEYWORDS} would work",
-        ),
-    ),
+    *DETECTOR_RULES,
     *(
         _unique_rule(f"{at}.unique".removeprefix("spec."), at)
         for at in (
@@ -476,6 +404,7 @@ RULES: Final = (
             "spec.roles[*].mayDeclare",
             "spec.dataPolicy.denyClasses",
             "spec.dataPolicy.detectors[*].keywords",
+            "spec.dataPolicy.detectors[*].patterns",
         )
     ),
     *duration_rules("gateway.drainTimeout", "spec.gateway.drainTimeout", "0s", "1h"),

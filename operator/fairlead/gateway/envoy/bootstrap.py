@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from fairlead.api.patterns import MAX_PROGRAM
 from fairlead.gateway.envoy.settings import GatewaySettings
 from fairlead.gateway.envoy.words import Json, file_source, make_filter, typed
 
@@ -43,6 +44,10 @@ def make_bootstrap(settings: GatewaySettings) -> Json:
         "dynamic_resources": {
             "lds_config": file_source(settings.bootstrap_directory, "lds.json"),
             "cds_config": file_source(settings.routing_directory, "cds.json"),
+        },
+        # Envoy takes 100 instructions by default; how many users' patterns may have is said where they are refused.
+        "layered_runtime": {
+            "layers": [{"name": "fairlead", "static_layer": {"re2.max_program_size.error_level": 2 * MAX_PROGRAM}}]
         },
         "stats_config": {
             "histogram_bucket_settings": [

@@ -9,10 +9,11 @@ from typing import Final
 
 from fairlead.gateway.envoy.egress import AFFINITY, AFFINITY_HEADER, BACKEND_HEADER, CLASS_HEADER, IDLE_HEADER
 from fairlead.gateway.envoy.logs import make_access_logs
+from fairlead.gateway.envoy.patterns import make_patterns_filter
 from fairlead.gateway.envoy.replies import make_local_replies
 from fairlead.gateway.envoy.settings import GatewaySettings
 from fairlead.gateway.envoy.words import NAMESPACE, Json, file_source, make_filter, typed
-from fairlead.gateway.lua import load_classifier, load_egress
+from fairlead.gateway.lua import load_classifier, load_egress, load_settler
 
 __all__ = ["CONSUMER_HEADER", "KEY", "make_listeners"]
 
@@ -105,6 +106,8 @@ def _make_public_filters(settings: GatewaySettings) -> list[Json]:
             response_rules={"rules": _usage_rules(), "allow_content_types_regex": _JSON_TYPES},
         ),
         make_filter("classify", _LUA, default_source_code={"inline_string": load_classifier()}),
+        make_patterns_filter(),
+        make_filter("settle", _LUA, default_source_code={"inline_string": load_settler()}),
         make_filter(
             "key",
             _FILTER_STATE,

@@ -14,11 +14,14 @@ import orjson
 from fairlead.gateway.envoy.clusters import attempt_cluster
 from fairlead.gateway.envoy.egress import AFFINITY_HEADER, CLASS_HEADER, IDLE_HEADER, SKIP_HEADER
 from fairlead.gateway.envoy.listeners import KEY
+from fairlead.gateway.envoy.patterns import FILTER as PATTERNS
+from fairlead.gateway.envoy.patterns import make_route_patterns
 from fairlead.gateway.envoy.replies import DIRECT_JSON, make_error_response
 from fairlead.gateway.envoy.settings import GatewaySettings
 from fairlead.gateway.envoy.words import NAMESPACE, Json, duration, json_body, set_header, typed
 from fairlead.gateway.lookup import MODELS_CHAIN, make_lookup
 from fairlead.gateway.lua import pack_lookup
+from fairlead.gateway.patterns import name_patterns
 from fairlead.gateway.table import Chain, Profile, RouteTable
 
 __all__ = ["make_plugins", "make_public_routes", "make_unavailable", "name_groups"]
@@ -57,12 +60,7 @@ def make_public_routes(table: RouteTable, settings: GatewaySettings) -> Json:
                     set_header(AFFINITY_HEADER, f"%DYNAMIC_METADATA({NAMESPACE}:affinity)%"),
                 ],
                 "response_headers_to_add": [set_header(CLASS_HEADER, f"%REQ({CLASS_HEADER})%")],
-                "typed_per_filter_config": {
-                    "classify": typed(
-                        "envoy.extensions.filters.http.lua.v3.LuaPerRoute",
-                        filter_context=pack_lookup(make_lookup(table)),
-                    )
-                },
+                "typed_per_filter_config": _make_filters(table),
                 "matcher": {
                     "matcher_tree": {
                         "input": {
@@ -88,6 +86,14 @@ def make_public_routes(table: RouteTable, settings: GatewaySettings) -> Json:
             }
         ],
     }
+
+
+def _make_filters(table: RouteTable) -> Json:
+    """What the filters know of this route: the classifier's tables, and the users' patterns if there are any."""
+    per_route = "envoy.extensions.filters.http.lua.v3.LuaPerRoute"
+    filters: Json = {"classify": typed(per_route, filter_context=pack_lookup(make_lookup(table)))}
+    patterns = name_patterns(table.policy.detectors)
+    return filters | ({PATTERNS: make_route_patterns(patterns)} if patterns else {})
 
 
 def _act(route: Json) -> Json:

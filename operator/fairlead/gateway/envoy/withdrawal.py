@@ -17,10 +17,13 @@ from typing import Any, Final, NamedTuple
 from fairlead.api.route import LLMAccess
 from fairlead.gateway.envoy.clusters import attempt_cluster, backend_of
 from fairlead.gateway.envoy.files import dump_resources, read_resources
+from fairlead.gateway.envoy.patterns import FILTER as PATTERNS
+from fairlead.gateway.envoy.patterns import make_route_patterns, read_route_patterns
 from fairlead.gateway.envoy.routes import make_plugins, make_unavailable, name_groups
 from fairlead.gateway.envoy.words import Json
 from fairlead.gateway.lookup import MODELS_CHAIN, make_lookup
 from fairlead.gateway.lua import pack_lookup, unpack_lookup
+from fairlead.gateway.patterns import highest_class, name_patterns
 from fairlead.gateway.table import DECLARED_NOTHING, RouteTable
 from fairlead.policy.law import CLASSES, Verdict
 
@@ -81,9 +84,17 @@ def withdraw(public: str, table: RouteTable, refused: Collection[str] = (), *, s
     wanted = make_lookup(table)
     more = [detector for detector in wanted["detectors"] if detector not in running["detectors"]]
     opaque = max(running["opaque"], wanted["opaque"], key=[c.value for c in CLASSES].index)
-    if kept is None and not more and opaque == running["opaque"]:
+    filters = host["typed_per_filter_config"]
+    # A name of a pattern means the same in both, and a pattern more does no harm: those of both are looked for.
+    looked_for = read_route_patterns(filters[PATTERNS]) if PATTERNS in filters else {}
+    patterns = looked_for | name_patterns(table.policy.detectors)
+    if kept is None and not more and patterns == looked_for and opaque == running["opaque"]:
         return public
     changed: Json = {"detectors": [*more, *running["detectors"]], "opaque": opaque}
+    highest = highest_class(patterns)
+    if highest is not None:
+        filters[PATTERNS] = make_route_patterns(patterns)
+        changed["patterns"] = highest.value
     if kept is not None:
         changed = _rewrite(running, pairs, kept, narrowed) | changed
         lists = {_join(*pair): actions[f"{MODELS_CHAIN}|{pair[0]}"] for pair in sorted(set(pairs.values()))}

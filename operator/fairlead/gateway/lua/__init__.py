@@ -1,4 +1,4 @@
-"""The two constant Lua texts of the gateway, and the form in which the classifier gets its data.
+"""The three constant Lua texts of the gateway, and the form in which the classifier gets its data.
 
 Nothing that a user wrote is ever put into the texts: the classifier reads it as data, and its head says how.
 """
@@ -12,16 +12,23 @@ from typing import Any, Final
 
 import orjson
 
-__all__ = ["load_classifier", "load_egress", "pack_lookup", "unpack_lookup"]
+__all__ = ["load_classifier", "load_egress", "load_settler", "pack_lookup", "unpack_lookup"]
 
 #: One chunk, in this order: what a part declares at its top is what the later ones see.
-_CLASSIFIER_PARTS: Final = ("json.lua", "fold.lua", "detect.lua", "classify.lua")
+_CLASSIFIER_PARTS: Final = ("json.lua", "fold.lua", "detect.lua", "answer.lua", "classify.lua")
+_SETTLER_PARTS: Final = ("answer.lua", "settle.lua")
 
 
 @cache
 def load_classifier() -> str:
-    """Source of the filter on the public listener."""
+    """Source of the filter on the public listener that reads the body."""
     return "\n".join(_read(name) for name in _CLASSIFIER_PARTS)
+
+
+@cache
+def load_settler() -> str:
+    """Source of the filter behind the one that matches users' patterns."""
+    return "\n".join(_read(name) for name in _SETTLER_PARTS)
 
 
 @cache

@@ -12,6 +12,7 @@
 --   consumers        name, as api_key_auth wrote it into x-fairlead-consumer -> profile
 --   known            profile of a caller with a name that is not among them (absent: 403)
 --   detectors        [{name, class, builtin?, keywords?}], builtin one of Email IBAN PaymentCard Phone PrivateKey SSN Secrets
+--   patterns         the highest class of users' RE2 patterns (absent: there are none)
 --   default          class of a request that nothing classified: only to tell it from what a floor raised (absent: not told apart)
 --   opaque           class of content that cannot be read: images, audio, files, token ids (absent: as if it were not there)
 --   verdicts         profile -> "declared|detected" -> verdict; declared is "-" without a header, detected the lowest class
@@ -23,35 +24,21 @@
 -- Ids of profiles, verdicts and chains are any text but "" and "-". What is before the first dot of a chain names its route: those
 -- of the same places for several classes share one.
 --
--- Result: dynamic metadata "fairlead", all text: class, rule (name of a detector, "header", "default", "floor" or "opaque"), verdict, model,
+-- Result: dynamic metadata "fairlead", all text: class, rule (name of a detector, "header", "default", "floor", "opaque" or "unchecked"), verdict, model,
 -- consumer, stream ("true", "false"), affinity (16 hexadecimal digits, alike for requests that belong on one pod; or absent); and of
 -- a request that may go on: chain (its route), mark ("checked"). Without `chain` no
 -- route matches, without `mark` none may answer. A request that is refused gets an OpenAI-shaped error from here.
+--
+-- With patterns the class is settled later. Envoy's RBAC filter matches them in its shadow rules, with the text that is written
+-- into dynamic metadata "fairlead.text": key "text", all layers, folded, a line for each string. What becomes of the request goes into
+-- "fairlead.pending", for each class that may be found: class, rule, verdict and chain in a line each; "takes" is for denials. settle.lua
+-- takes the one that holds. Nothing of it is written where no pattern could change anything, and text of more than a mebibyte
+-- is not: it counts as if the highest of the patterns had been found in it (rule "unchecked").
 --
 -- GET /v1/models gets chain "models", and its profile as `stream`: which models it is shown depends on that. Whatever else is
 -- no POST is answered with 404, as paths are that do not exist: clients are to learn that it is not there, not that it is forbidden.
 --
 -- Errors inside: Envoy lets a request pass when Lua fails, so everything runs in pcall, and a failure answers 500.
-local MARK = "checked"
-
-local function json_string(text)
-  return '"' .. gsub(text, '[%c"\\]', function(c) return string.format("\\u%04x", byte(c)) end) .. '"'
-end
-
-local ERROR_TYPES = { [401] = "authentication_error", [403] = "permission_error", [500] = "server_error" }
-
-local function answer(handle, failure)
-  if type(failure) ~= "table" then
-    handle:logErr("fairlead: the classifier failed: " .. tostring(failure)) -- position and kind, never the text read
-    failure = { status = 500, code = "classifier_failed", message = "The gateway could not classify the request." }
-  end
-  local body = '{"error":{"message":' .. json_string(failure.message)
-    .. ',"type":"' .. (ERROR_TYPES[failure.status] or "invalid_request_error")
-    .. '","param":' .. (failure.param and json_string(failure.param) or "null")
-    .. ',"code":' .. json_string(failure.code) .. "}}"
-  handle:respond({ [":status"] = tostring(failure.status), ["content-type"] = "application/json" }, body)
-end
-
 -- Policy ----------------------------------------------------------------------------------------------------------------
 
 -- A small reader for the policy's own JSON, which Python wrote: objects, arrays and strings only.
@@ -113,6 +100,7 @@ local function compile_policy(text)
   end
   for _, path in ipairs(policy.endpoints) do policy.paths[path] = true end
   if policy.opaque and not policy.ranks[policy.opaque] then error("opaque is no class") end
+  if policy.patterns and not policy.ranks[policy.patterns] then error("the class of patterns is none") end
   policy.lowest, policy.header = policy.classes[1], lower(policy.header)
   policy.detectors = compile_detectors(policy.detectors or {}, policy.ranks)
   return policy
@@ -193,7 +181,10 @@ local function body_of(handle)
   return body:getBytes(0, size)
 end
 
--- Returns rank and name of the highest finding, or nil.
+-- What patterns are matched with: all layers. A string begins a line, so that ^ and $ mean its ends, and a NUL ends no text.
+local MAX_PATTERN_TEXT = 2 ^ 20
+
+-- Returns rank and name of the highest finding, or nil; and the text that patterns may find more in, or nil.
 local function classify(policy, document)
   local floor, name = 1, nil
   if document.opaque and policy.opaque then floor, name = policy.ranks[policy.opaque], "opaque" end
@@ -201,19 +192,30 @@ local function classify(policy, document)
   local layer = concat(document.nested, SEPARATOR)
   document.parts, document.nested = nil, nil
   if is_large then collectgarbage() end
-  -- PATTERNS: users' RE2 patterns are matched by Envoy's RBAC shadow rules, which read them from dynamic metadata. The
-  -- place to publish the flattened, folded text of all layers for them is here.
+  local layers, size = {}, 0
   for depth = 0, 3 do
     if depth > 0 then
       text = loosen(layer)
       layer = text
     end
-    local folded = document.folding or depth > 0
-    local rank, detector = detect(policy.detectors, folded and fold(text) or text, floor)
+    local folded = (document.folding or depth > 0) and fold(text) or text
+    local rank, detector = detect(policy.detectors, folded, floor)
     if rank then floor, name = rank, detector end
+    if policy.patterns then
+      size = size + #folded + 1
+      layers[depth + 1] = size <= MAX_PATTERN_TEXT and folded or ""
+    end
     if not find(layer, "\\", 1, true) then break end
   end
-  return name and floor, name
+  local published
+  if policy.patterns and policy.ranks[policy.patterns] > floor then
+    if size > MAX_PATTERN_TEXT then
+      floor, name = policy.ranks[policy.patterns], "unchecked"
+    else
+      published = gsub(concat(layers, "\n"), "[%z\30]", "\n")
+    end
+  end
+  return name and floor, name, published
 end
 
 local function model_of(fields, policy)
@@ -270,16 +272,8 @@ local function affinity_of(headers, policy, model, document)
   return value and value ~= "" and digest(value) or nil
 end
 
-local function rule_text(policy, rule)
-  if rule == "header" then return "the header " .. policy.header end
-  if rule == "default" then return "the rules of this route" end
-  if rule == "floor" then return "a floor of this route" end
-  if rule == "opaque" then return "content that cannot be read" end
-  return "the detector " .. rule
-end
-
--- What the caller is told: class, rule, and what this model would take from this caller; never what was found.
-local function deny(policy, profile, model, chains, class, rule)
+-- What this caller may send to this model, for a denial.
+local function takes_of(policy, profile, model, chains)
   local taken, list = {}, {}
   for _, verdict in pairs(policy.verdicts[profile] or {}) do
     local chain = chains[verdict]
@@ -288,8 +282,7 @@ local function deny(policy, profile, model, chains, class, rule)
   for _, name in ipairs(policy.classes) do
     if taken[name] then list[#list + 1] = name end
   end
-  refuse(403, "data_class_denied", "This request is classified " .. class .. " by " .. rule_text(policy, rule)
-    .. ". Of you, the model " .. model .. " takes " .. (#list > 0 and concat(list, ", ") or "nothing") .. ".")
+  return "Of you, the model " .. model .. " takes " .. (#list > 0 and concat(list, ", ") or "nothing") .. "."
 end
 
 local function setter(handle)
@@ -306,6 +299,36 @@ local function list_models(handle, headers)
   set("mark", MARK)
 end
 
+-- Class, rule, verdict and chain of a request in which `finding` was found, of this rank (both nil: nothing was). Without a chain
+-- it is denied.
+local function outcome_of(policy, verdicts, chains, declared, rank, finding)
+  local detected = rank and policy.classes[rank] or policy.lowest
+  local verdict = verdicts[declared .. "|" .. detected]
+  local chain = verdict and chains[verdict]
+  local class = chain and policy.classes_of[chain] or verdict and policy.classes_of[verdict]
+  -- A verdict's class is one of what was detected, declared, the default and floors: what is none of the others is a floor.
+  local otherwise = class and policy.default and class ~= policy.default and "floor" or "default"
+  if not class then -- denied without a verdict: what is known of it says its class
+    class = (policy.ranks[declared] or 0) > policy.ranks[detected] and declared or detected
+  end
+  local rule = rank and detected == class and finding or declared == class and "header" or otherwise
+  local route = chain and sub(chain, 1, (find(chain, ".", 1, true) or #chain + 1) - 1)
+  return { class = class, rule = rule, verdict = verdict, chain = route }
+end
+
+-- One outcome for each class that a pattern may have: those that are no higher than what was found change nothing.
+local function publish(handle, policy, text, own, outcome, takes)
+  local metadata = handle:streamInfo():dynamicMetadata()
+  for rank, class in ipairs(policy.classes) do
+    local one = outcome(rank, own)
+    metadata:set("fairlead.pending", class, concat({ one.class, one.rule, one.verdict or "", one.chain or "" }, "\n"))
+  end
+  metadata:set("fairlead.pending", "own", concat({ own.class, own.rule, own.verdict or "", own.chain or "" }, "\n"))
+  metadata:set("fairlead.pending", "header", policy.header)
+  metadata:set("fairlead.pending", "takes", takes)
+  metadata:set("fairlead.text", "text", text)
+end
+
 local function check(handle)
   local headers = handle:headers()
   local method = header_of(headers, ":method")
@@ -318,31 +341,24 @@ local function check(handle)
 
   local document = parse_json(body_of(handle))
   local model, stream, chains = model_of(document.fields, policy)
-  local rank, finding = classify(policy, document)
-
-  local detected = rank and policy.classes[rank] or policy.lowest
-  local verdict = (policy.verdicts[profile] or {})[declared .. "|" .. detected]
-  local chain = verdict and chains[verdict]
-  local class = chain and policy.classes_of[chain] or verdict and policy.classes_of[verdict]
-  -- A verdict's class is one of what was detected, declared, the default and floors: what is none of the others is a floor.
-  local otherwise = class and policy.default and class ~= policy.default and "floor" or "default"
-  if not class then -- denied without a verdict: what is known of it says its class
-    class = (policy.ranks[declared] or 0) > policy.ranks[detected] and declared or detected
-  end
-  local rule = rank and detected == class and finding or declared == class and "header" or otherwise
+  local rank, finding, text = classify(policy, document)
+  local verdicts = policy.verdicts[profile] or {}
+  local own = outcome_of(policy, verdicts, chains, declared, rank, finding)
 
   local set = setter(handle)
-  set("class", class)
-  set("rule", rule)
   set("model", model)
   set("stream", stream)
   set("consumer", consumer)
-  if verdict then set("verdict", verdict) end
   local affinity = affinity_of(handle:headers(), policy, model, document)
   if affinity then set("affinity", affinity) end
-  if not chain then deny(policy, profile, model, chains, class, rule) end
-  set("chain", sub(chain, 1, (find(chain, ".", 1, true) or #chain + 1) - 1))
-  set("mark", MARK)
+  if text then
+    return publish(handle, policy, text, own, function(found)
+      if found <= (rank or 1) then return own end
+      return outcome_of(policy, verdicts, chains, declared, found, "")
+    end, takes_of(policy, profile, model, chains))
+  end
+  local denial = settle(set, own, policy.header)
+  if denial then refuse(403, "data_class_denied", denial .. takes_of(policy, profile, model, chains)) end
 end
 
 function envoy_on_request(handle)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from fairlead.api.conditions import ROUTE_CONDITIONS, Reason
 from fairlead.api.names import gateway_name
+from fairlead.api.patterns import find_pattern_faults
 from fairlead.api.resource import Finding, LLMRoute, Metadata
 from fairlead.api.route import GatewaySpec
 from fairlead.facts.observed import ObjectKey, Observed, OperatorFacts
@@ -158,7 +159,10 @@ def _make_table(route: LLMRoute, resolved: Sequence[Resolved]) -> RouteTable:
 
 
 def _find_refusal(route: LLMRoute, resolved: Sequence[Resolved], files: Files) -> Fault | None:
-    """Why the route is not accepted: a provider that cannot be, a class without a target, a routing that fits nowhere."""
+    """Why the route is not accepted: a pattern or a provider that cannot be, a class without a target, a routing that fits nowhere."""
+    broken = "; ".join(map(str, find_pattern_faults(route.spec)))
+    if broken:
+        return Fault(Reason.PATTERN_REFUSED, f"{broken}.", terminal=True, refuses=True)
     refused = [backend.refusal for backend in resolved if backend.refusal]
     if refused:
         return Fault(Reason.PROVIDER_REFUSED, "; ".join(refused) + ".", terminal=True, refuses=True)
