@@ -230,8 +230,8 @@ def _make_model(dice: random.Random, name: str, backends: Sequence[str], states:
 
 
 def _make_policy(dice: random.Random, default: str, has_roles: bool) -> dict[str, Any]:
-    """There is a detector for each class that can be found, and some more."""
-    detectors = [
+    """There is a detector for each class that can be found, and some more; some of them look for patterns."""
+    detectors: list[dict[str, Any]] = [
         {"name": f"d-{data_class.lower()}", "class": data_class, "keywords": [f"word {data_class}"]}
         for data_class in CLASSES
     ]
@@ -239,6 +239,12 @@ def _make_policy(dice: random.Random, default: str, has_roles: bool) -> dict[str
         {"name": f"x{n}", "class": dice.choice(CLASSES), "builtin": "Email"} for n in range(dice.randint(0, 2))
     ]
     dice.shuffle(detectors)
+    own = random.Random(f"patterns {detectors}")  # so that the other draws are what they were without it
+    for detector in detectors:
+        if own.random() < 0.3:
+            detector.pop("builtin", None)
+            detector.pop("keywords", None)
+            detector["patterns"] = [rf"\bpat-{detector['name']}-\d+\b", "(?i)nobody[ _]says[ _]it"][: own.randint(1, 2)]
     policy: dict[str, Any] = {
         "default": default,
         "detectors": detectors,

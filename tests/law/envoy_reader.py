@@ -13,13 +13,16 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from tests.law.addresses import Facts
+from tests.law.shadow_rules import read_patterns
+from tests.law.strict import Json, Unreadable
+from tests.law.strict import only as _only
+from tests.law.strict import typed as _typed
 
 __all__ = ["CLASS_HEADER", "Gateway", "Reached", "Refused", "Unreadable"]
 
-Json = Mapping[str, Any]
 CLASS_HEADER: Final = "x-fairlead-class"
 #: How long a stream may pause: the egress side has routes of its own for each value.
 IDLE_HEADER: Final = "x-fairlead-idle"
@@ -29,10 +32,6 @@ AFFINITY_HEADER: Final = "x-fairlead-affinity"
 #: By what a pod may be chosen.
 HASHED: Final = [{"filter_state": {"key": "fairlead.affinity"}}]
 _PROTOCOL: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-
-
-class Unreadable(AssertionError):
-    """The files say something that this reader does not know the meaning of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +71,6 @@ class _Action:
     idle: str | None = None
 
 
-def _only(message: Json, where: str, *known: str) -> Json:
-    unknown = sorted(message.keys() - set(known))
-    if unknown:
-        raise Unreadable(f"{where} says {', '.join(unknown)}")
-    return message
-
-
-def _typed(message: Json, where: str, type_name: str, *known: str) -> Json:
-    if message.get("@type") != f"type.googleapis.com/{type_name}":
-        raise Unreadable(f"{where} is a {message.get('@type')}")
-    return _only(message, where, "@type", *known)
-
-
 class Gateway:
     """A gateway that has loaded these files: name -> text."""
 
@@ -120,12 +106,13 @@ class Gateway:
             raise Unreadable("the mark is not the class that the classifier found")
         if host["domains"] != ["*"]:
             raise Unreadable("the public virtual host is not for all domains")
-        filters = _only(host["typed_per_filter_config"], "public filters", "classify")
+        filters = _only(host["typed_per_filter_config"], "public filters", "classify", "patterns")
         classify = _typed(
             filters["classify"], "classify", "envoy.extensions.filters.http.lua.v3.LuaPerRoute", "filter_context"
         )
         context = _only(classify["filter_context"], "filter context", "policy")
         self.lookup: Json = json.loads(context["policy"])
+        self.patterns = tuple(read_patterns(filters["patterns"])) if "patterns" in filters else ()
         matcher = _only(host["matcher"], "matcher", "matcher_tree", "on_no_match")
         tree = _only(matcher["matcher_tree"], "matcher tree", "input", "exact_match_map")
         said = _typed(
@@ -197,12 +184,21 @@ class Gateway:
         return f"{chain.partition('.')[0]}|{'true' if stream else 'false'}", mark
 
     def _detected(self, found: Sequence[str], opaque: bool) -> str:
-        ranks = {data_class: rank for rank, data_class in enumerate(self.lookup["classes"])}
-        classes: list[str] = [self.lookup["classes"][0]]
+        """The highest class of what is found. Text is published for patterns only if the tables say that there are some which may raise it;
+        then the first policy that matches counts, and where there is none at all, nobody has looked."""
+        ranks = self.lookup["classes"]
+        classes: list[str] = [ranks[0]]
         classes += [detector["class"] for detector in self.lookup["detectors"] if detector["name"] in found]
         if opaque and "opaque" in self.lookup:
             classes.append(self.lookup["opaque"])
-        return max(classes, key=ranks.__getitem__)
+        own = max(classes, key=ranks.index)
+        highest = self.lookup.get("patterns")
+        if highest is None or ranks.index(highest) <= ranks.index(own):
+            return own
+        if not self.patterns:
+            return str(ranks[-1])
+        matched = next((data_class for data_class, detector, _ in self.patterns if detector in found), own)
+        return max(own, matched, key=ranks.index)
 
     def reach(self, key: str, mark: str | None, path: str, is_pinned: bool = False) -> Reached:
         """What the route of a key comes to for a request with this mark; `is_pinned`: of a model whose requests may say on which pod they

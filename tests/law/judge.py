@@ -104,6 +104,7 @@ class Judge:
             yield from self._other_paths()
             yield from self._egress()
             yield from self._own_places()
+            yield from self._patterns()
         except (Unreadable, KeyError) as error:
             yield f"{type(error).__name__}: {error}"
 
@@ -173,6 +174,16 @@ class Judge:
                 owners = [t for t in targets if facts == self._places(t, data_class)]
                 if not owners:
                     yield f"the host {domain} with the class {data_class} leads to {facts}, which is no target's place"
+
+    def _patterns(self) -> Iterator[str]:
+        """Each pattern is looked for as it is written, anywhere in the text, and counts as its detector says."""
+        wanted = {
+            (detector["class"], detector["name"], rf"\C*(?m:{pattern})\C*")
+            for detector in self.law.policy.get("detectors", ())
+            for pattern in detector.get("patterns", ())
+        }
+        if set(self.gateway.patterns) != wanted:
+            yield f"the patterns are {self.gateway.patterns}, not {wanted}"
 
     def _places(self, target: tuple[str, str], data_class: str) -> set[Facts]:
         if not self.law.class_permits(target[0], data_class):

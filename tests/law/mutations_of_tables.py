@@ -177,6 +177,8 @@ _lookups(
 )
 _lookups("detectors-find-internal-at-most", lambda f: [d.update({"class": "Internal"}) for d in f["detectors"]])
 _lookups("detectors-are-left-out", lambda f: f.update(detectors=[]))
+_lookups("the-text-is-not-shown-to-patterns", lambda f: f.pop("patterns", None))
+_lookups("patterns-find-internal-at-most", lambda f: f.update(patterns="Internal") if "patterns" in f else None)
 _lookups("opaque-content-is-public", lambda f: f.update(opaque="Public"))
 _lookups("opaque-content-is-always-confidential", lambda f: f.update(opaque="Confidential"))
 _lookups("an-endpoint-for-files-is-open", lambda f: f["endpoints"].append("/v1/files"))
@@ -188,4 +190,14 @@ def all_models_are_listed_to_all(patch: Patch) -> None:
     right = routes._make_models
     patch.setattr(
         routes, "_make_models", lambda made, profile: right(made, max(made.profiles, key=lambda p: len(p.verdicts)))
+    )
+
+
+@mutation
+def the_second_pattern_of_a_detector_is_forgotten(patch: Patch) -> None:
+    right = routes.name_patterns
+    patch.setattr(
+        routes,
+        "name_patterns",
+        lambda detectors: right(d.model_copy(update={"patterns": d.patterns[:1]}) for d in detectors),
     )

@@ -61,6 +61,7 @@ def make_base() -> tuple[Json, Json]:
             "detectors": [
                 {"name": "low", "class": "Internal", "keywords": ["low"]},
                 {"name": "high", "class": "Confidential", "keywords": ["high"]},
+                {"name": "seen", "class": "Internal", "patterns": ["seen", "[a-z]+-seen"]},
             ],
         },
     }
@@ -135,6 +136,13 @@ NARROWINGS: Final[dict[str, Change]] = {
     "a floor above all that a role has": lambda r, w: _role(r, 2, floor="Restricted"),
     "a detector that was not there": lambda r, w: r["dataPolicy"]["detectors"].append(
         {"name": "new", "class": "Restricted", "keywords": ["new"]}
+    ),
+    "a pattern that was not there": lambda r, w: r["dataPolicy"]["detectors"].append(
+        {"name": "new", "class": "Restricted", "patterns": ["new"]}
+    ),
+    "a pattern's lower class": lambda r, w: r["dataPolicy"]["detectors"][2].update({"class": "Confidential"}),
+    "a keyword's lower class, as a pattern": lambda r, w: r["dataPolicy"]["detectors"].__setitem__(
+        0, {"name": "low", "class": "Restricted", "patterns": ["low"]}
     ),
     "a detector's lower class": lambda r, w: r["dataPolicy"]["detectors"][0].update({"class": "Confidential"}),
     "a lower class of opaque content": lambda r, w: r["dataPolicy"].update(opaqueContent="Restricted"),

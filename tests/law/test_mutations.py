@@ -16,13 +16,16 @@ import pytest
 from tests.law.cases import Case, deal, make_requests
 from tests.law.judge import Judge
 from tests.law.mutations_of_code import MUTATIONS
-from tests.law.mutations_of_files import EDITS, Files
+from tests.law.mutations_of_files import EDITS as FILE_EDITS
+from tests.law.mutations_of_files import Files
+from tests.law.mutations_of_patterns import PATTERN_EDITS
 from tests.law.mutations_of_tables import TABLE_MUTATIONS
 from tests.law.rendering import plan, render
 from tests.law.test_law import assert_own_secrets, make_acceptable, without_what_facts_cannot_say
 from tests.law.truth import Law, Request, Ruling
 
 IN_CODE: Final = {**MUTATIONS, **TABLE_MUTATIONS}
+EDITS: Final = {**FILE_EDITS, **PATTERN_EDITS}
 SEED: Final = 4711
 ROUTES: Final = 48
 Asked = tuple[Case, list[tuple[Request, Ruling]]]

@@ -193,7 +193,7 @@ def test_what_is_withdrawn_is_gone_with_the_first_step(name: str, beside: str) -
     requests = [
         Request(consumer, model, declared, found, opaque)
         for consumer, model, declared, found, opaque in product(
-            callers, ("chat", "other"), (None, *CLASSES), ((), ("low",), ("high",), ("new",)), (False, True)
+            callers, ("chat", "other"), (None, *CLASSES), ((), ("low",), ("high",), ("seen",), ("new",)), (False, True)
         )
     ]
     narrowed = [request for request in requests if old.permits(request) - new.permits(request)]

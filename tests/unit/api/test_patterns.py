@@ -34,7 +34,7 @@ FAULTS: list[tuple[str, str, str]] = [
     (r"\Qаб\E+", "repeats the end of", ""),
 ]
 GOOD = (
-    r"\bMRN-\d{8}\b", r"(?i)project", r"^TOP$", "а|б", "(?:б)+", "機密", r"\[ж\]", r"\x41\x{0041}", r"\Qа.b\E", r"\\pL", 
+    r"\bMRN-\d{8}\b", r"(?i)project", r"^TOP$", "а|б", "(?:б)+", "機密", r"\[ж\]", r"\x41\x{0041}", r"\Qа.b\E", r"\\pL",
     r"[^\x00-\x7F]{2,4}",    r"[[:^ascii:]]", r"(?s)a.{1,20}b", r"(?P<name>x)", "[]a]b", r"\b", "a.{400}",
 )  # fmt: skip
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from lupa.luajit21 import LuaRuntime
 
-from fairlead.gateway.lua import load_classifier, load_egress, pack_lookup
+from fairlead.gateway.lua import load_classifier, load_egress, load_settler, pack_lookup
 
 CLASSES: Final = ("Public", "Internal", "Confidential", "Restricted")
 
@@ -25,7 +25,7 @@ end
 """
 
 _HANDLE: Final = rb"""
-return function(headers, context, metadata, body)
+return function(headers, context, metadata, body, spaces)
   local result = { dynamic = {}, log = {}, looked_up = {} }
   local waits = 0 -- an object that was fetched before the script waited for the body is dead behind it
   local function live(methods)
@@ -63,10 +63,15 @@ return function(headers, context, metadata, body)
       return data[name]
     end }
   end
-  local dynamic = { set = function(_, space, key, value)
-    if type(value) ~= "string" then error("text only") end
-    result.dynamic[space .. ":" .. key] = value
-  end }
+  local dynamic = {
+    get = function(_, space)
+      if spaces[space] then return spaces[space] end
+    end,
+    set = function(_, space, key, value)
+      if type(value) ~= "string" then error("text only") end
+      result.dynamic[space .. ":" .. key] = value
+    end,
+  }
   local handle = {
     headers = function() return live(header_methods) end,
     filterContext = function() return live(reader(context)) end,
@@ -122,16 +127,18 @@ class Script:
         headers: Mapping[str, str | Sequence[str]] | None = None,
         context: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
+        dynamic: Mapping[str, Mapping[str, str]] | None = None,
     ) -> Outcome:
-        """One request through `envoy_on_request`."""
+        """One request through `envoy_on_request`. `dynamic`: what filters before it have written."""
         lists = {k: [v] if isinstance(v, str) else list(v) for k, v in (headers or {}).items()}
-        result = self._run(self._table(lists), self._table(context or {}), self._table(metadata or {}), body)
+        given = (self._table(one or {}) for one in (context, metadata))
+        result = self._run(self._table(lists), *given, body, self._table(dynamic or {}))
         answer = result[b"answer"]
         assert answer is None or result[b"kind"] == b"application/json"
         return Outcome(
             status=int(result[b"status"] or 0),
             answer=None if answer is None else json.loads(answer),
-            dynamic={k.decode(): v.decode() for k, v in result[b"dynamic"].items()},
+            dynamic={k.decode(): v.decode(errors="surrogateescape") for k, v in result[b"dynamic"].items()},
             body=result[b"body"],
             log=[v.decode() for v in result[b"log"].values()],
             looked_up=[v.decode() for v in result[b"looked_up"].values()],
@@ -211,6 +218,11 @@ class Classifier:
         assert outcome.status in (0, 403), outcome
         rule = outcome.dynamic["fairlead:rule"]
         return "" if rule == "default" else rule
+
+
+def make_settler() -> Script:
+    """The text that settles what patterns found."""
+    return Script(load_settler())
 
 
 def make_egress() -> Script:

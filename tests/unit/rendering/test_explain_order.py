@@ -116,10 +116,16 @@ def see_all(request: Request, case: Case) -> Request:
     return Request(**{**{f: getattr(request, f) for f in request.__slots__}, "found": tuple(sorted(found))})
 
 
+def words_of(detector: Mapping[str, Any]) -> list[str]:
+    if "patterns" in detector:
+        return [f"pat-{detector['name']}-7"]
+    return list(detector.get("keywords", ["somebody@mail.example.org"]))
+
+
 def make_body(request: Request, case: Case) -> bytes:
     """A body in which exactly these detectors find something."""
     detectors = {d["name"]: d for d in case.route["dataPolicy"]["detectors"]}
-    words = [w for name in request.found for w in detectors[name].get("keywords", ["somebody@mail.example.org"])]
+    words = [word for name in request.found for word in words_of(detectors[name])]
     content: list[Json] = [{"type": "text", "text": ". ".join(["hello", *words])}]
     if request.opaque:
         content.append({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}})
