@@ -63,7 +63,15 @@ def maximal(namespace: str, length: int, *, targets: int = 16) -> Json:
                     "class": "Confidential",
                     "keywords": [f"k{number}-{k}".ljust(min(length, 64), "x") for k in range(8)],
                 }
-                for number in range(32)
+                for number in range(30)
+            ]
+            + [
+                {
+                    "name": name("d", number),
+                    "class": "Confidential",
+                    "patterns": [f"p{number}-{k}".ljust(min(length, 256), "x") for k in range(8)],
+                }
+                for number in (30, 31)
             ],
             "denyClasses": ["Restricted", "Confidential"],
             "floor": "Internal",

@@ -28,6 +28,7 @@ IDENTIFIERS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 CLEAN: Final = ("hello", "what is the weather like", "números são bonitos", "\U0001f600 tell me a story")
 _MARK: Final = "@@"
+_STREAMING: Final = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
 
 
 def _endpoints() -> Mapping[str, tuple[Json, ...]]:
@@ -107,14 +108,18 @@ def make_clean(dice: Random, count: int, paths: frozenset[str]) -> Iterator[Plan
         yield Planted(path, "clean", _write(dice, _fill(template, dice.choice(CLEAN)), "mixed"))
 
 
-def make_planted(dice: Random, count: int, paths: frozenset[str]) -> Iterator[Planted]:
-    """So many requests, each with one identifier or, at times, two."""
-    kinds = sorted(IDENTIFIERS)
+def make_planted(
+    dice: Random, count: int, paths: frozenset[str], identifiers: Mapping[str, tuple[str, ...]] = IDENTIFIERS
+) -> Iterator[Planted]:
+    """So many requests, each with one identifier or, at times, two; some ask for a stream."""
+    kinds = sorted(identifiers)
     for number in range(count):
         kind = kinds[number % len(kinds)]
         path, template = _draw(dice, paths)
         disguise = dice.choice(sorted(_DISGUISES))
-        text = _DISGUISES[disguise](dice, _around(dice, dice.choice(IDENTIFIERS[kind])))
+        text = _DISGUISES[disguise](dice, _around(dice, dice.choice(identifiers[kind])))
+        if path in _STREAMING and dice.random() < 0.3:
+            template = {**template, "stream": True}
         body = _write(dice, _fill(template, text), dice.choice(("plain", "escaped", "mixed")))
         form = dice.choice(sorted(_FORMS)) if dice.random() < 0.15 else ""
         yield (
@@ -164,6 +169,10 @@ def _invisible(dice: Random, text: str) -> str:
     return text[:at] + dice.choice("\u200b\u200d\u2060\u00ad") + text[at:]
 
 
+def _after_nul(dice: Random, text: str) -> str:
+    return dice.choice(("\0 ", "before \0 ", "\0\0 ", json.dumps("\0 ") + " ")) + text
+
+
 #: How a text is written before it becomes a JSON string.
 _DISGUISES: Final[Mapping[str, Callable[[Random, str], str]]] = {
     "as it is": lambda _, text: text,
@@ -172,6 +181,7 @@ _DISGUISES: Final[Mapping[str, Callable[[Random, str], str]]] = {
     "much around it": _pad,
     "full width digits": _full_width,
     "invisible characters": _invisible,
+    "after a NUL": _after_nul,
 }
 
 
@@ -181,12 +191,12 @@ def _write(dice: Random, body: Json, escapes: str) -> bytes:
     if escapes == "plain":
         return text.encode()
     share = 1.0 if escapes == "escaped" else 0.2
-    parts, inside, skip = [], False, False
-    for char in text:
+    parts, inside, skip = [], False, 0
+    for at, char in enumerate(text):
         if skip:
-            skip = False
+            skip -= 1
         elif char == "\\" and inside:
-            skip = True
+            skip = 5 if text[at + 1] == "u" else 1
         elif char == '"':
             inside = not inside
         elif inside and char.isalnum() and char.isascii() and dice.random() < share:

@@ -75,10 +75,14 @@ def make_route(dice: Random) -> Json:
             "denyClasses": list(CLASSES),
             **({"floor": dice.choice(CLASSES)} if dice.random() < 0.15 else {}),
             "detectors": [
-                {"name": f"d-{name.lower()}", "class": name, "keywords": [word]} for name, word in WORDS.items()
+                {"name": f"d-{name.lower()}", "class": name, **_look_for(dice, word)} for name, word in WORDS.items()
             ],
         },
     }
+
+
+def _look_for(dice: Random, word: str) -> Json:
+    return dice.choice([{"keywords": [word]}, {"patterns": [rf"(?i)\b{word}\b", "not [a-z]+ there"]}])
 
 
 class Asked(NamedTuple):

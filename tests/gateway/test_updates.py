@@ -53,6 +53,7 @@ class State:
     second: bool = False
     models: int = 0
     detector: bool = False
+    pattern: bool = False
     analyst_cloud: bool = True
 
     def spec(self) -> dict[str, Any]:
@@ -61,6 +62,7 @@ class State:
         chat += [{"backend": "groq", "model": "llama", "weight": 5}] if self.second else []
         names = ["alpha", "beta", "gamma", "openai", *(["groq"] if self.second else [])]
         detectors = [{"name": "project", "class": "Internal", "keywords": ["bluebird"]}] if self.detector else []
+        detectors += [{"name": "shape", "class": "Internal", "patterns": ["b[a-z]+bird"]}] if self.pattern else []
         return {
             "backends": backend_entries(*names),
             "models": [
@@ -82,13 +84,13 @@ class State:
         if kind == "steady":
             return frozenset({"gamma", "openai"})
         clouds = {name for name, there in (("openai", self.cloud), ("groq", self.second)) if there}
-        local_only = kind == "internal" or (kind == "word" and self.detector)
+        local_only = kind == "internal" or (kind == "word" and (self.detector or self.pattern))
         local_only = local_only or (kind == "analyst" and not self.analyst_cloud)
         return frozenset({"alpha", "beta"} | (set() if local_only else clouds))
 
     def change(self, dice: random.Random, number: int) -> str:
         """One more generation."""
-        what = ["weights", "cloud", "second", "models", "detector", "analyst_cloud"][number % 6]
+        what = ["weights", "cloud", "second", "pattern", "models", "detector", "analyst_cloud"][number % 7]
         if what == "weights":
             self.weights = (dice.randint(1, 100), dice.randint(1, 100))
         elif what == "models":

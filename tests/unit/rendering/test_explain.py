@@ -267,6 +267,42 @@ def test_a_body_is_classified(
     assert CARD not in answer.out
 
 
+PATTERNS: Json = change(
+    ROUTE,
+    "spec.dataPolicy.detectors",
+    [
+        {"name": "cards", "class": "Internal", "builtin": "PaymentCard"},
+        {"name": "records", "class": "Confidential", "patterns": ["not there", r"\bMRN-\d{8}\b", "^TOP$"]},
+        {"name": "lower", "class": "Internal", "patterns": ["MRN"]},
+    ],
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "data_class", "rule"),
+    [
+        ("hello", "Internal", "default"),
+        ("it is MRN-12345678 here", "Confidential", "records"),
+        ("it is MRN-１２３４５６７８ here", "Confidential", "records"),
+        ("\0 MRN-12345678", "Confidential", "records"),
+        (json.dumps({"a": json.dumps(["MRN-12345678"])}), "Confidential", "records"),
+        ("TOP", "Confidential", "records"),
+        ("a TOP", "Internal", "default"),
+        ("mrn-12345678", "Internal", "default"),
+        ("MRN-1", "Internal", "lower"),
+        ("x" * 2**20, "Confidential", "unchecked"),
+    ],
+)
+def test_patterns_are_matched_as_the_gateway_does(explain: Any, text: str, data_class: str, rule: str) -> None:
+    route = PATTERNS if rule != "lower" else change(PATTERNS, "spec.dataPolicy.default", "Public")
+    others = [one for one in ALL if one["kind"] != "LLMRoute"]
+    answer = explain(route, *others, body=chat(text), ask="--consumer team-b -o json")
+    assert (answer.json["class"], answer.json["rule"], answer.json["status"]) == (data_class, rule, None)
+    told = explain(route, *others, body=chat(text), ask="--consumer team-b")
+    assert "MRN" not in told.out
+    assert (rule == "unchecked") == ("text that is too long for patterns" in told.out)
+
+
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [

@@ -212,6 +212,11 @@ OWN_IMAGE = change(DEPLOYMENT, "spec.engine", {"type": "Ollama", "image": "regis
             (),
             "spec.models",
         ),
+        (
+            (change(ROUTE, "spec.dataPolicy.detectors.1", {"name": "own", "class": "Confidential", "patterns": ["a", "(b"]}),),
+            (),
+            "spec.dataPolicy.detectors[1].patterns[1]: is no RE2 pattern: missing ): (b; RE2 has no look-around",
+        ),
         ((change(ROUTE, "spec.models", None),), (), "spec.models: is required"),
         ((change(ROUTE, "apiVersion", "fairlead.dev/v2"),), (), "apiVersion: is 'fairlead.dev/v2'; "),
     ],

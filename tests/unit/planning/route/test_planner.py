@@ -287,6 +287,28 @@ def test_a_route_that_is_not_accepted_changes_nothing(change: dict[str, Any], re
     assert made.status["observedGeneration"] == 2
 
 
+def test_a_pattern_that_cannot_be_looked_for_is_not_accepted() -> None:
+    spec = make_spec()
+    detector = {"name": "own", "class": "Confidential", "patterns": ["ok", "a(", "x*"]}
+    spec["dataPolicy"]["detectors"].append(detector)
+    made = plan(make_route(spec, generation=2))
+    assert made.children == made.deletes == ()
+    for kind in ("Accepted", "Stalled", "Ready"):
+        assert condition(made, kind)["reason"] == "PatternRefused"
+    message = condition(made, "Accepted")["message"]
+    assert "spec.dataPolicy.detectors[1].patterns[1]: is no RE2 pattern: missing ): a(;" in message
+    assert "spec.dataPolicy.detectors[1].patterns[2]: matches the empty text, and so every request;" in message
+    assert "patterns[0]" not in message
+
+
+def test_a_pattern_changes_no_listener() -> None:
+    """An LDS change would cut streams at drain time."""
+    spec = make_spec()
+    spec["dataPolicy"]["detectors"].append({"name": "own", "class": "Confidential", "patterns": [r"\bMRN-\d{8}\b"]})
+    bootstrap = "assistants-gateway-bootstrap"
+    assert child(plan(make_route(spec)), "ConfigMap", bootstrap) == child(plan(), "ConfigMap", bootstrap)
+
+
 def test_a_denied_class_closes_the_gap() -> None:
     spec = make_spec()
     spec["models"][0]["targets"] = [{"backend": "openai", "model": "gpt-5.6"}]

@@ -163,6 +163,69 @@ def test_detectors_and_opaque_content_only_grow(opaque: str) -> None:
     assert lookup["opaque"] == opaque
 
 
+def patterns_of(routes: Mapping[str, Any]) -> tuple[str | None, list[str]]:
+    """The class that the classifier knows, and detector, class and pattern as Envoy looks for them."""
+    (host,) = routes["virtual_hosts"]
+    filters = host["typed_per_filter_config"]
+    policies = filters["patterns"]["rbac"]["shadow_rules"]["policies"] if "patterns" in filters else {}
+    names = [".".join(name.split(".")[:3]) for name in sorted(policies)]
+    return json.loads(filters["classify"]["filter_context"]["policy"]).get("patterns"), names
+
+
+def with_patterns(*detectors: tuple[str, str, list[str]]) -> dict[str, Any]:
+    spec = make_spec()
+    found = [{"name": name, "class": data_class, "patterns": patterns} for name, data_class, patterns in detectors]
+    spec["dataPolicy"]["detectors"] = [*spec["dataPolicy"]["detectors"], *found]
+    return spec
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_patterns_only_grow_with_the_first_step(refused: bool) -> None:
+    first = plan(make_route(with_patterns(("old", "Confidential", ["a", "b"]), ("same", "Internal", ["c"]))))
+    assert patterns_of(routes_of(first)) == (
+        "Confidential",
+        ["2.Confidential.old", "2.Confidential.old", "3.Internal.same"],
+    )
+    spec = with_patterns(("same", "Internal", ["c"]), ("new", "Restricted", ["d"]))
+    spec["backends"].append({"name": "more", "deployment": {"name": "llama-70b"}})
+    spec["models"][0]["targets"].append({"backend": "more", "priority": 1})
+    if refused:
+        spec["backends"][1]["provider"]["region"] = "mars"
+    step = plan(make_route(spec, generation=2), make_facts(), carry_out(first))
+    assert patterns_of(routes_of(step)) == (
+        "Restricted",
+        ["1.Restricted.new", "2.Confidential.old", "2.Confidential.old", "3.Internal.same"],
+    )
+
+
+def test_the_first_pattern_of_all_holds_with_the_first_step() -> None:
+    first = plan()
+    assert patterns_of(routes_of(first)) == (None, [])
+    spec = with_patterns(("new", "Confidential", ["d"]))
+    spec["backends"][1]["provider"]["region"] = "mars"
+    refused = plan(make_route(spec, generation=2), make_facts(), carry_out(first))
+    assert patterns_of(routes_of(refused)) == ("Confidential", ["2.Confidential.new"])
+
+
+def test_a_pattern_that_cannot_be_holds_up_no_other() -> None:
+    """Envoy would refuse all of the routes for it, and what is withdrawn with them."""
+    first = plan()
+    spec = with_patterns(("new", "Confidential", ["d", "a("]), ("broken", "Restricted", ["b*"]))
+    spec["roles"][0]["llmAccess"] = ["Local"]
+    refused = plan(make_route(spec, generation=2), make_facts(), carry_out(first))
+    assert condition(refused, "Accepted")["reason"] == "PatternRefused"
+    assert patterns_of(routes_of(refused)) == ("Confidential", ["2.Confidential.new"])
+    reached = permissions(routes_of(refused))
+    assert all("openai" not in backends for (caller, *_), backends in reached.items() if caller == "team-a")
+
+
+def test_patterns_that_are_taken_back_change_nothing_by_themselves() -> None:
+    first = plan(make_route(with_patterns(("old", "Confidential", ["a"]))))
+    refused = make_spec()
+    refused["backends"][1]["provider"]["region"] = "mars"
+    assert routes_of(plan(make_route(refused, generation=2), make_facts(), carry_out(first))) == routes_of(first)
+
+
 def test_a_key_that_was_taken_back_is_gone_though_the_route_is_refused() -> None:
     first = plan()
     spec = make_spec()
