@@ -17,10 +17,12 @@ import re2
 from fairlead.api.resource import Finding
 from fairlead.api.route import LLMRouteSpec
 
-__all__ = ["MAX_PROGRAM", "compile_pattern", "enclose", "find_fault", "find_pattern_faults"]
+__all__ = ["MAX_PROGRAM", "MAX_PROGRAMS", "compile_pattern", "enclose", "find_fault", "find_pattern_faults"]
 
 #: Instructions of a compiled pattern. Time is linear in the text; this bounds by how much for the worst of patterns.
 MAX_PROGRAM: Final = 1_000
+#: And of all patterns of a route together.
+MAX_PROGRAMS: Final = 2_000
 #: What a pattern consists of, as far as it matters here. A class may hold ] as its first sign, and classes such as [:alpha:].
 _PARTS: Final = re.compile(
     r"(?P<quoted>\\Q(?:(?!\\E).)*(?:\\E)?)"
@@ -90,11 +92,17 @@ def _find_bytes(pattern: str) -> tuple[str, str] | None:
 def find_pattern_faults(spec: LLMRouteSpec) -> Iterator[Finding]:
     """What is wrong with a route's patterns."""
     detectors = spec.data_policy.detectors if spec.data_policy is not None else ()
+    size = 0
     for number, detector in enumerate(detectors):
         for index, pattern in enumerate(detector.patterns):
             fault = find_fault(pattern)
             if fault is not None:
                 yield Finding(f"spec.dataPolicy.detectors[{number}].patterns[{index}]", *fault)
+            else:
+                size += compile_pattern(enclose(pattern)).programsize
+    if size > MAX_PROGRAMS:
+        what = f"have patterns of {size} instructions together, of which {MAX_PROGRAMS} are the most"
+        yield Finding("spec.dataPolicy.detectors", what, "repeat less of them")
 
 
 def _tell(error: Exception) -> str:

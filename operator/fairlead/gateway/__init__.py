@@ -1,1 +1,1 @@
-"""The gateway: the route table, what Envoy is told of it, and the two Lua texts that run in the request path. Pure."""
+"""The gateway: the route table, what Envoy is told of it, and the three Lua texts that run in the request path. Pure."""

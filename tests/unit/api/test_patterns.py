@@ -76,6 +76,18 @@ def test_findings_name_detector_and_pattern() -> None:
     )
 
 
+def test_all_patterns_together_have_a_size() -> None:
+    def tell(*repeats: int) -> list[str]:
+        found = [{"name": f"d{n}", "class": "Internal", "patterns": [f"a.{{{n}}}z"]} for n in repeats]
+        route = parse_llmroute(ROUTES.make("local", {"spec": {"dataPolicy": {"detectors": found}}}))
+        assert isinstance(route, LLMRoute)
+        return [str(finding) for finding in find_pattern_faults(route.spec)]
+
+    assert tell(480, 481) == []
+    (told,) = tell(480, 481, 40)
+    assert told.startswith("spec.dataPolicy.detectors: have patterns of 20")
+
+
 def test_patterns_of_the_table_are_good() -> None:
     """So that what the API server takes here is taken by the operator, too."""
     for case in ROUTES.rows("valid"):

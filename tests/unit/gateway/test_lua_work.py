@@ -76,7 +76,7 @@ DETECTORS = [{"name": name, "class": "Restricted", "builtin": name} for name in 
 DETECTORS.append(
     {"name": "words", "class": "Confidential", "keywords": ["password", "credit card number", "aa", "social"]}
 )
-CONTEXT = pack_lookup(make_lookup(detectors=DETECTORS))
+CONTEXT = pack_lookup(make_lookup(detectors=DETECTORS, patterns="Restricted"))
 SIZE = 1 << 14
 
 #: What stands in a string, over and over, as its JSON source.

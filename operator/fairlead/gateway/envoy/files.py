@@ -38,7 +38,7 @@ EGRESS_FILE: Final = "rds-egress.json"
 CLUSTERS_FILE: Final = "cds.json"
 #: What routing files take for granted of listeners, filters and Lua texts. It grows when gateways that an earlier release started could
 #: not carry out what this one publishes: those are replaced.
-ROUTING_INTERFACE: Final = 1
+ROUTING_INTERFACE: Final = 2
 
 _LISTENER: Final = "envoy.config.listener.v3.Listener"
 _CLUSTER: Final = "envoy.config.cluster.v3.Cluster"
