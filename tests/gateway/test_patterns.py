@@ -17,6 +17,7 @@ import pytest
 from tests.gateway.asking import ask, make_body
 from tests.gateway.planting import ENDPOINTS, Planted, make_clean, make_planted
 from tests.gateway.world import World, backend_entries, make_world
+from tests.unit.api.test_patterns import GOOD
 
 Json = dict[str, Any]
 KEYS = {"inside": ("sk-client-inside-0001",), "outside": ("sk-client-outside-0002",)}
@@ -252,4 +253,13 @@ async def test_the_largest_patterns_that_are_accepted_are_loaded(world: World, c
     world.gateway.publish(world.table(make_spec({"one": ["a.{480}z"], "other": ["a.{481}y"]})))
     answer = await ask(client, world.gateway.url, message("a" + "." * 481 + "y"), key=KEYS["inside"][0])
     assert (answer.status, answer.data_class) == (200, "Confidential")
+    assert world.gateway.rejected() == ()
+
+
+async def test_envoy_takes_what_passes(world: World, client: httpx.AsyncClient) -> None:
+    """The same library, in perhaps another version."""
+    for first in range(0, len(GOOD), 8):
+        some = {f"d{number}": [pattern] for number, pattern in enumerate(GOOD[first : first + 8])}
+        world.gateway.publish(world.table(make_spec(some)))
+        assert (await ask(client, world.gateway.url, message("hello"), key=KEYS["inside"][0])).status == 200
     assert world.gateway.rejected() == ()

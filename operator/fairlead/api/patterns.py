@@ -41,7 +41,7 @@ def enclose(pattern: str) -> str:
     return rf"\C*(?m:{pattern})\C*"
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def compile_pattern(pattern: str) -> Any:
     """As Envoy does it; texts are bytes. Raises re2.error."""
     options = re2.Options()

@@ -24,10 +24,10 @@
 -- Ids of profiles, verdicts and chains are any text but "" and "-". What is before the first dot of a chain names its route: those
 -- of the same places for several classes share one.
 --
--- Result: dynamic metadata "fairlead", all text: class, rule (name of a detector, "header", "default", "floor", "opaque" or "unchecked"), verdict, model,
--- consumer, stream ("true", "false"), affinity (16 hexadecimal digits, alike for requests that belong on one pod; or absent); and of
--- a request that may go on: chain (its route), mark ("checked"). Without `chain` no
--- route matches, without `mark` none may answer. A request that is refused gets an OpenAI-shaped error from here.
+-- Result: dynamic metadata "fairlead", all text: class, rule (name of a detector, "header", "default", "floor", "opaque" or
+-- "unchecked"), verdict, model, consumer, stream ("true", "false"), affinity (16 hexadecimal digits, alike for requests that belong on
+-- one pod; or absent); and of a request that may go on: chain (its route), mark ("checked"). Without `chain` no route matches,
+-- without `mark` none may answer. A request that is refused gets an OpenAI-shaped error from here.
 --
 -- With patterns the class is settled later. Envoy's RBAC filter matches them in its shadow rules, with the text that is written
 -- into dynamic metadata "fairlead.text": key "text", all layers, folded, a line for each string. What becomes of the request goes into
@@ -39,6 +39,7 @@
 -- no POST is answered with 404, as paths are that do not exist: clients are to learn that it is not there, not that it is forbidden.
 --
 -- Errors inside: Envoy lets a request pass when Lua fails, so everything runs in pcall, and a failure answers 500.
+
 -- Policy ----------------------------------------------------------------------------------------------------------------
 
 -- A small reader for the policy's own JSON, which Python wrote: objects, arrays and strings only.
@@ -320,7 +321,7 @@ end
 local function publish(handle, policy, text, own, outcome, takes)
   local metadata = handle:streamInfo():dynamicMetadata()
   for rank, class in ipairs(policy.classes) do
-    local one = outcome(rank, own)
+    local one = outcome(rank)
     metadata:set("fairlead.pending", class, concat({ one.class, one.rule, one.verdict or "", one.chain or "" }, "\n"))
   end
   metadata:set("fairlead.pending", "own", concat({ own.class, own.rule, own.verdict or "", own.chain or "" }, "\n"))
