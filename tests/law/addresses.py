@@ -145,10 +145,12 @@ def provider_facts(name: str, provider: Json, endpoint: str, model: str) -> Fact
     )
 
 
-def local_facts(deployment: str, port: int, endpoint: str, model: str) -> Facts:
-    """Pods of a deployment, by the headless Service (an absolute name); no credential, and no other path."""
-    host = f"{deployment}-pods.{NAMESPACE}.svc.cluster.local."
-    return Facts(((host, port),), f"{deployment}.{NAMESPACE}.svc", endpoint, model, "Local", None, (), ())
+def local_facts(deployment: str, port: int, endpoint: str, model: str, *, is_tls: bool) -> Facts:
+    """Pods of a deployment, by the headless Service (an absolute name); no credential, and no other path. One that serves TLS must show
+    a certificate for the deployment's own name, by the authorities in its own Secret."""
+    host, name = f"{deployment}-pods.{NAMESPACE}.svc.cluster.local.", f"{deployment}.{NAMESPACE}.svc"
+    tls = (name, "DNS", name, f"/etc/envoy/authorities/tls-{deployment}/ca.crt") if is_tls else None
+    return Facts(((host, port),), name, endpoint, model, "Local", tls, (), ())
 
 
 def _is_address(host: str) -> bool:

@@ -146,6 +146,8 @@ def _make_backend(dice: random.Random, name: str, state: State, world: dict[str,
                 "ready": 0 if state.failure == "not ready" else 1,
                 "confidential": state.confidential,
                 "encrypted": state.encrypted,
+                # One that serves TLS and may write requests into its log is not encrypted all the way.
+                "tls": state.encrypted or random.Random(f"tls {name} {state}").random() < 0.3,
                 "servedModel": dice.choice(["llama", "qwen", f"own-{name}"]),
                 "port": dice.choice([8000, 11434]),
             }

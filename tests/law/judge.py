@@ -55,7 +55,7 @@ class Judge:
         if "provider" in backend:
             return provider_facts(name, backend["provider"], path, model)
         found = self.law.world["deployments"][backend["deployment"]["name"]]
-        return local_facts(backend["deployment"]["name"], found["port"], path, model)
+        return local_facts(backend["deployment"]["name"], found["port"], path, model, is_tls=found["tls"])
 
     # One request ------------------------------------------------------------------------------------------------------------
 

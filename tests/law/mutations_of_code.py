@@ -402,8 +402,8 @@ def the_list_of_denied_classes_is_ignored(patch: Patch) -> None:
 def keys_are_mounted_from_the_secret_of_another_backend(patch: Patch) -> None:
     right = pod._make_volumes
 
-    def make(route: Any) -> Any:
-        volumes = right(route)
+    def make(*arguments: Any) -> Any:
+        volumes = right(*arguments)
         keys = [volume["secret"] for volume in volumes if volume["name"].startswith("key-")]
         for secret in keys:
             secret["secretName"] = keys[0]["secretName"]

@@ -55,11 +55,17 @@ def _clusters(files: Files, prefix: str) -> list[Json]:
 
 
 def _providers(files: Files) -> list[Json]:
-    return [cluster for cluster in _clusters(files, "be~") if "transport_socket" in cluster]
+    return [cluster for cluster in _clusters(files, "be~") if "http_filters" in _options(cluster)]
 
 
 def _locals(files: Files) -> list[Json]:
-    return [cluster for cluster in _clusters(files, "be~") if "transport_socket" not in cluster]
+    return [cluster for cluster in _clusters(files, "be~") if "http_filters" not in _options(cluster)]
+
+
+def _encrypted(files: Files) -> list[Json]:
+    """Clusters of deployments whose pods serve TLS."""
+    clusters = [*_clusters(files, "be~"), *_clusters(files, "pin~")]
+    return [one for one in clusters if "transport_socket" in one and "http_filters" not in _options(one)]
 
 
 def _options(cluster: Json) -> Json:
@@ -388,6 +394,25 @@ _tls(
 def providers_are_called_in_the_clear(files: Files) -> None:
     for cluster in _providers(files):
         del cluster["transport_socket"]
+
+
+@edit
+def encrypted_deployments_are_called_in_the_clear(files: Files) -> None:
+    for cluster in _encrypted(files):
+        del cluster["transport_socket"]
+
+
+@edit
+def the_pods_of_an_encrypted_deployment_may_be_anybody(files: Files) -> None:
+    for cluster in _encrypted(files):
+        _validation(cluster["transport_socket"]["typed_config"]).pop("match_typed_subject_alt_names")
+
+
+@edit
+def encrypted_deployments_are_signed_for_by_the_world(files: Files) -> None:
+    for cluster in _encrypted(files):
+        validation = _validation(cluster["transport_socket"]["typed_config"])
+        validation["trusted_ca"].update(filename="/etc/ssl/certs/ca-certificates.crt")
 
 
 @edit

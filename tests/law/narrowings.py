@@ -23,13 +23,14 @@ def provider(name: str, host: str, **fields: Any) -> Json:
     }
 
 
-def deployment(*, confidential: bool) -> Json:
+def deployment(*, confidential: bool, encrypted: bool = False) -> Json:
     """One that serves."""
     return {
         "ours": True,
         "ready": 1,
         "confidential": confidential,
-        "encrypted": False,
+        "encrypted": encrypted,
+        "tls": encrypted,
         "servedModel": "llama",
         "port": 8000,
     }
@@ -47,7 +48,8 @@ def make_base() -> tuple[Json, Json]:
     roles = [
         {"name": "developer", "consumers": ["ann", "bob"], "llmAccess": ["Local", "Cloud"], "dataAccess": ["Public", "Internal"],
          "mayDeclare": ["Public"]},
-        {"name": "analyst", "consumers": ["bob"], "llmAccess": ["Local"], "dataAccess": ["Public", "Internal", "Confidential"]},
+        {"name": "analyst", "consumers": ["bob"], "llmAccess": ["Local"],
+         "dataAccess": ["Public", "Internal", "Confidential", "Restricted"]},
         {"name": "guest", "llmAccess": ["Local", "Cloud"], "dataAccess": ["Internal"]},
     ]  # fmt: skip
     route: Json = {
@@ -66,7 +68,7 @@ def make_base() -> tuple[Json, Json]:
         },
     }
     world: Json = {
-        "deployments": {"plain": deployment(confidential=False), "safe": deployment(confidential=True)},
+        "deployments": {"plain": deployment(confidential=False), "safe": deployment(confidential=True, encrypted=True)},
         "secrets": {
             f"key-{name}": {"use": "provider", "hosts": [f"llm.{name}.example"], "keys": ["apiKey"]}
             for name in ("friend", "far")
@@ -122,6 +124,7 @@ NARROWINGS: Final[dict[str, Change]] = {
     "the Service of a deployment": lambda r, w: w["deployments"]["plain"].update(ours=False),
     "a deployment": lambda r, w: w["deployments"].pop("plain"),
     "that a deployment is confidential": lambda r, w: w["deployments"]["safe"].update(confidential=False),
+    "that a deployment is encrypted": lambda r, w: w["deployments"]["safe"].update(encrypted=False),
     "a role's access to the cloud": lambda r, w: _role(r, 0, llmAccess=["Local"]),
     "a role's access to a class": lambda r, w: _role(r, 1, dataAccess=["Public", "Internal"]),
     "a class that may be declared": lambda r, w: _role(r, 0, mayDeclare=[]),

@@ -1,12 +1,9 @@
-"""The only door from these tests to fairlead: a route and a world, as plain mappings, through the real planner's path to files.
-
-What facts and API cannot say yet is put in here: whether a deployment is encrypted. The law has it.
-"""
+"""The only door from these tests to fairlead: a route and a world, as plain mappings, through the real planner's path to files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -18,7 +15,6 @@ from fairlead.gateway.envoy import files as envoy_files
 from fairlead.planning.plan import Plan
 from fairlead.planning.route import backends as route_backends
 from fairlead.planning.route import planner
-from fairlead.planning.route.backends import Resolved
 from fairlead.providers.loader import ProviderCatalog
 
 __all__ = ["NAMESPACE", "plan", "render"]
@@ -42,10 +38,8 @@ class Planned:
 def render(route: Json, world: Json) -> Mapping[str, str]:
     """The routing files: resolve_backends, make_table, render_files."""
     parsed = _parse(route)
-    resolved = _encrypt(
-        route_backends.resolve_backends(parsed, _facts(route, world), _operator(world), ProviderCatalog.builtin()),
-        route,
-        world,
+    resolved = route_backends.resolve_backends(
+        parsed, _facts(route, world), _operator(world), ProviderCatalog.builtin()
     )
     return envoy_files.render_files(planner._make_table(parsed, resolved), planner.SETTINGS).routing
 
@@ -86,6 +80,9 @@ def _facts(route: Json, world: Json) -> RouteFacts:
             port=found["port"] if found["ours"] else None,
             ready=found["ready"],
             is_confidential=found["confidential"],
+            is_tls=found["tls"],
+            is_encrypted=found["encrypted"],
+            certificate_secret=f"tls-{name}" if found["tls"] else "",
         )
         for name, found in world["deployments"].items()
     }
@@ -102,24 +99,6 @@ def _facts(route: Json, world: Json) -> RouteFacts:
 
 def _operator(world: Json) -> OperatorFacts:
     return OperatorFacts(trusted_hosts=frozenset(world["trustedHosts"]))
-
-
-def _encrypt(resolved: Sequence[Resolved], route: Json, world: Json) -> list[Resolved]:
-    encrypted = {
-        backend["name"]
-        for backend in route["backends"]
-        if "deployment" in backend
-        and world["deployments"].get(backend["deployment"]["name"], {}).get("encrypted", False)
-    }
-    return [_as_encrypted(backend) if backend.name in encrypted else backend for backend in resolved]
-
-
-def _as_encrypted(backend: Resolved) -> Resolved:
-    law = replace(backend.law, is_encrypted=True)
-    upstream = backend.upstream
-    if upstream is not None:
-        upstream = replace(upstream, classes=route_backends._classes_of(law))
-    return replace(backend, law=law, upstream=upstream)
 
 
 def _config_maps(files: Mapping[str, str]) -> dict[ObjectKey, Any]:

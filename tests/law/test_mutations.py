@@ -21,7 +21,7 @@ from tests.law.mutations_of_files import Files
 from tests.law.mutations_of_patterns import PATTERN_EDITS
 from tests.law.mutations_of_tables import TABLE_MUTATIONS
 from tests.law.rendering import plan, render
-from tests.law.test_law import assert_own_secrets, make_acceptable, without_what_facts_cannot_say
+from tests.law.test_law import assert_own_secrets, make_acceptable
 from tests.law.truth import Law, Request, Ruling
 
 IN_CODE: Final = {**MUTATIONS, **TABLE_MUTATIONS}
@@ -74,7 +74,7 @@ def planned_cases() -> list[tuple[Case, dict[str, Any], bool]]:
     for number, case in enumerate(deal(dice, 40)):
         if number % 3:
             make_acceptable(case, dice)
-        world = without_what_facts_cannot_say(case)
+        world = case.world
         found.append((case, world, Law(case.route, world).is_accepted()))
     return found
 

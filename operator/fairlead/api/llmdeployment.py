@@ -25,6 +25,9 @@ from fairlead.api.model import (
 from fairlead.api.pod import PodSpec
 from fairlead.api.resources import AcceleratorSpec, AccessMode, ParallelismSpec, ResourcesSpec, StorageSpec, StorageType
 from fairlead.api.serving import (
+    CertificateSpec,
+    EncryptionSpec,
+    InTransit,
     NetworkPolicyMode,
     NetworkPolicySpec,
     ProbeSpec,
@@ -41,11 +44,14 @@ __all__ = [
     "AcceleratorSpec",
     "AccessMode",
     "ApiModel",
+    "CertificateSpec",
     "ConfigMapKeyReference",
     "ContextSpec",
+    "EncryptionSpec",
     "EngineSpec",
     "FileSpec",
     "ImagePullPolicy",
+    "InTransit",
     "LLMDeploymentSpec",
     "LLMDeploymentStatus",
     "ModelSpec",
@@ -97,7 +103,9 @@ class LLMDeploymentSpec(ApiModel):
     storage: StorageSpec | None = None
     """Where weights and compile caches are kept. Absent: an EmptyDir, so that every new pod downloads again."""
     service: ServiceSpec | None = None
-    """The Service in front of the engine pods. Absent: a ClusterIP Service on port 80."""
+    """The Service in front of the engine pods. Absent: a ClusterIP Service on port 80, or 443 with encryption."""
+    encryption: EncryptionSpec | None = None
+    """TLS up to the engine pods, without which a route sends no Restricted requests here. Absent: plain HTTP."""
     probes: ProbesSpec | None = None
     """Timing of the startup, readiness and liveness probes. Absent: computed or the engine's defaults."""
     rollout: RolloutSpec | None = None

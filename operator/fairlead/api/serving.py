@@ -46,13 +46,38 @@ class ServiceSpec(ApiModel):
     type: ServiceType = ServiceType.CLUSTER_IP
     """How the Service is published: ClusterIP (inside the cluster), NodePort or LoadBalancer. The engine does not
     authenticate callers, so think before you publish it. Default: ClusterIP."""
-    port: Annotated[Int, Field(ge=1, le=65535)] = 80
-    """TCP port of the Service; the pods keep the engine's own port behind it. Default: 80."""
+    port: Annotated[Int | None, Field(ge=1, le=65535)] = None
+    """TCP port of the Service; the pods keep the engine's own port behind it. Absent: 80, or 443 with spec.encryption."""
     annotations: Annotated[dict[str, Annotated[str, Field(max_length=4096)]], Field(max_length=64)] = Field(
         default_factory=dict
     )
     """Annotations of the Service, for load balancers and meshes. Keys under fairlead.dev/ belong to fairlead and are
     refused. Default: none."""
+
+
+class InTransit(StrEnum):
+    """Whether requests to the engine pods are encrypted."""
+
+    REQUIRED = "Required"
+
+
+class CertificateSpec(ApiModel):
+    """The certificate that the engine pods show."""
+
+    secret_name: Annotated[str, Field(min_length=1, max_length=253)]
+    """A Secret of this namespace with tls.crt, tls.key and ca.crt, as cert-manager makes it, for the DNS name
+    <name>.<namespace>.svc. The pods mount it, gateways mount its ca.crt; the operator never reads it. What is renewed
+    in it is taken without a restart. Required."""
+
+
+class EncryptionSpec(ApiModel):
+    """TLS up to the engine pods."""
+
+    in_transit: InTransit = InTransit.REQUIRED
+    """Required: an Envoy beside the engine ends TLS, and the engine listens on the loopback address alone. Default:
+    Required."""
+    certificate: CertificateSpec
+    """The certificate that the pods show. Required."""
 
 
 class ProbeSpec(ApiModel):

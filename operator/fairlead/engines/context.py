@@ -109,12 +109,14 @@ class SharedMemoryContext:
 
 @dataclass(frozen=True, slots=True)
 class EngineContext:
-    """Everything that an engine file can see. `architecture` is amd64 or arm64; `image` the user's own or None;
+    """Everything that an engine file can see. `host` is the address that the engine must listen on, all of them or the
+    loopback one; `architecture` is amd64 or arm64; `image` the user's own or None;
     `startup_timeout_s` the whole start-up budget in seconds."""
 
     name: str
     version: Version
     model: ModelContext
+    host: str = "0.0.0.0"  # noqa: S104 - a pod serves on all of its addresses
     image: str | None = None
     architecture: str = "amd64"
     quantization: QuantizationContext = field(default_factory=QuantizationContext)

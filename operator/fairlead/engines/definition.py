@@ -46,6 +46,7 @@ class EngineDefinition(EngineModel):
 
     `sources`: model schemes that the engine can load. `parallel_by_process`: tensor × pipeline × data must be the
     accelerator count. `flag_aliases`: short spellings → the one that the body uses. `protected_flags`: the operator's own.
+    `loopback`: the body lets the engine listen on `host` and nowhere else, so that TLS can be put before it.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,38}[A-Za-z0-9]$")]
@@ -54,6 +55,7 @@ class EngineDefinition(EngineModel):
     parallel_by_process: bool = False
     flag_aliases: dict[str, str] = Field(default_factory=dict)
     protected_flags: list[str] = Field(default_factory=list)
+    loopback: bool = False
 
 
 class Probe(EngineModel):

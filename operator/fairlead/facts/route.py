@@ -19,7 +19,9 @@ class LocalDeployment:
 
     `served_model`: what its engine calls the model; `port`: the pods' own, None until its headless Service is there and ours;
     `ready` and `desired` count replicas; `is_confidential`: it keeps what it is sent (image, environment, egress), `why_not`
-    says what is against that.
+    says what is against that; `is_tls`: its pods serve TLS, with a certificate that the authorities
+    in `certificate_secret` have signed; `is_encrypted`: its spec demands that, and nothing writes what it is sent into a log,
+    `why_not_encrypted` says what is against that.
     """
 
     name: str
@@ -29,6 +31,10 @@ class LocalDeployment:
     desired: int = 1
     is_confidential: bool = False
     why_not: str = ""
+    is_tls: bool = False
+    certificate_secret: str = ""
+    is_encrypted: bool = False
+    why_not_encrypted: str = ""
 
 
 @dataclass(frozen=True, slots=True)

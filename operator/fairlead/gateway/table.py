@@ -7,7 +7,7 @@ verdict -> chain. Who may do what was decided by `policy/` when the table was ma
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Final
 
@@ -83,6 +83,11 @@ class Upstream:
         """Eight hexadecimal digits over all of it but how it is brought in: a backend that is reached otherwise is another one,
         whatever its name is."""
         return blake2b(repr(self).encode(), digest_size=4).hexdigest()
+
+    @property
+    def places(self) -> frozenset[str]:
+        """What `place` is, and what it would be if the law let more or less go there: all reach the same."""
+        return frozenset(replace(self, classes=CLASSES[:count]).place for count in range(len(CLASSES) + 1))
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -15,13 +15,32 @@ from typing import Final
 from fairlead.api.llmdeployment import LLMDeploymentSpec
 from fairlead.api.serving import NetworkPolicyMode
 
-__all__ = ["find_leak"]
+__all__ = ["find_leak", "find_record"]
 
 #: Variables by which engines and their libraries are sent elsewhere.
 _POINTING: Final = re.compile(
     r"(?i).*(_proxy|_endpoint|_base_url|_api_base|_remotes?|_webhook|_url)$|^(ollama_host|openai_.*|http_proxy|https_proxy|all_proxy)$"
 )
 _POINTING_ARGUMENT: Final = re.compile(r"(?i)^--?[a-z-]*(tool-server|endpoint|webhook|remote|proxy|otlp|callback)")
+
+
+#: By which an engine writes what it is sent into its log.
+_RECORDING: Final = re.compile(
+    r"(?i)^(vllm_logging_level|vllm_logging_config_path|vllm_debug_.*|ollama_debug|ollama_debug_.*)$"
+)
+_RECORDING_ARGUMENT: Final = re.compile(r"(?i)^--?(enable-log-(requests|outputs)|log-config-file)\b")
+
+
+def find_record(spec: LLMDeploymentSpec) -> str:
+    """What may write requests into a log, in the terms of the LLMDeployment; "" where nothing does. Engines keep no request on a
+    volume: those hold weights and compiled kernels."""
+    for entry in spec.engine.env:
+        if _RECORDING.match(str(entry.get("name"))):
+            return f"spec.engine.env sets {entry.get('name')}, which may write requests into the log"
+    for argument in spec.engine.args:
+        if _RECORDING_ARGUMENT.match(argument):
+            return f"spec.engine.args has {argument.partition('=')[0]}, which may write requests into the log"
+    return ""
 
 
 def find_leak(spec: LLMDeploymentSpec, local_images: Iterable[str] = ()) -> str:

@@ -252,7 +252,8 @@ def _tell(objection: Objection, backend: Resolved) -> str:
     role = f"role {objection.role}" if objection.role else "the role that a route without roles acts as"
     if objection.obstacle is Obstacle.CLASS_RULE:
         takes = ", ".join(data_class for data_class in CLASSES if permits_class(backend.law, data_class))
-        why = f" ({backend.not_confidential})" if backend.not_confidential else ""
+        reason = backend.why_not(objection.data_class)
+        why = f" ({reason})" if reason else ""
         return f"may take {takes}, and the request is {objection.data_class}{why}"
     if objection.obstacle is Obstacle.ROLE_KIND:
         return f"{role} has no {backend.law.access} in llmAccess"

@@ -126,11 +126,12 @@ def _render_route(
     return _Part(rendered.objects, list(rendered.findings))
 
 
-def _find_port(part: _Part, name: str) -> int | None:
+def _find_port(part: _Part, name: str) -> Mapping[str, Any] | None:
     """The pods' own, as the deployment's plan has it; None: there is no plan."""
     for body in part.objects if not part.findings else ():
         if body["kind"] == "Service" and body["metadata"]["name"] == headless_service_name(name):
-            return int(body["spec"]["ports"][0]["port"])
+            port: Mapping[str, Any] = body["spec"]["ports"][0]
+            return port
     return None
 
 

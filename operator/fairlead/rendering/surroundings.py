@@ -35,7 +35,7 @@ class InputDeployment:
     """An LLMDeployment of the input. `port`: that of the headless Service in its own plan; None: something is wrong with it."""
 
     body: Json
-    port: int | None
+    port: Json | None
 
     def describe(self, local_images: Sequence[str]) -> LocalDeployment:
         """With all of its replicas ready, whatever a status in the file says."""

@@ -121,7 +121,7 @@ class RoutePlanner:
             if entry is not None:
                 service = self._cache.get(ObjectKey(SERVICE.kind, namespace, headless_service_name(name)))
                 is_ours = service is not None and service.controller_uid == entry.uid
-                port = int(service.load()["spec"]["ports"][0]["port"]) if is_ours and service is not None else None
+                port = service.load()["spec"]["ports"][0] if is_ours and service is not None else None
                 yield name, describe_deployment(entry.load(), port, self._facts.local_images)
 
     def _find_secrets(self, route: LLMRoute) -> Iterator[tuple[str, SecretFacts]]:

@@ -94,6 +94,7 @@ def _reference_rules() -> tuple[Rule, ...]:
     """Names of objects that the spec refers to, and keys inside of ConfigMaps and Secrets."""
     references = ("spec.model.secretRef", "spec.files[*].secretRef", "spec.files[*].configMapRef")
     names = {f"{at}.name" for at in references} | {
+        "spec.encryption.certificate.secretName",
         "spec.storage.claimName",
         "spec.storage.storageClassName",
         "spec.pod.priorityClassName",

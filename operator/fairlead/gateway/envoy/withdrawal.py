@@ -8,8 +8,8 @@ places stay that the new table still sends them to. What widens is not taken ove
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import groupby
 from typing import Any, Final, NamedTuple
@@ -24,7 +24,7 @@ from fairlead.gateway.envoy.words import Json
 from fairlead.gateway.lookup import MODELS_CHAIN, make_lookup
 from fairlead.gateway.lua import pack_lookup, unpack_lookup
 from fairlead.gateway.patterns import highest_class, name_patterns
-from fairlead.gateway.table import DECLARED_NOTHING, RouteTable
+from fairlead.gateway.table import DECLARED_NOTHING, Attempt, RouteTable
 from fairlead.policy.law import CLASSES, Verdict
 
 __all__ = ["withdraw"]
@@ -46,16 +46,22 @@ class _New:
 
     table: RouteTable
     refused: frozenset[str]
+    places: Mapping[str, frozenset[str]]  # by backend
 
     def permits(self, cluster: str, model: str, verdict: Verdict | None) -> bool:
         if verdict is None:
             return False
         chain = self.table.chains.get((model, verdict))
-        if chain is not None and cluster in {attempt_cluster(attempt) for attempt in chain.attempts}:
+        if chain is not None and cluster in {name for attempt in chain.attempts for name in self._names(attempt)}:
             return True
         backend, access = backend_of(cluster)
         is_named = backend in verdict.permitted and backend in self.table.targets.get(model, frozenset())
         return is_named and backend in self.refused and access is LLMAccess.CLOUD
+
+    def _names(self, attempt: Attempt) -> Iterator[str]:
+        """Clusters that lead where an attempt leads. One from before the law let more or less go there is as good until it is gone: this
+        request may."""
+        return (attempt_cluster(replace(attempt, place=place)) for place in self.places[attempt.backend])
 
     def verdict(self, profile: str, key: str) -> Verdict | None:
         """In the case that `key` names (declared|detected). None: such callers are not let in."""
@@ -79,7 +85,7 @@ def withdraw(public: str, table: RouteTable, refused: Collection[str] = (), *, s
     actions: Json = host["matcher"]["matcher_tree"]["exact_match_map"]["map"]
     tried = _read_plugins(routes)
     pairs = _pair_callers(running, table)
-    new = _New(table, frozenset(refused))
+    new = _New(table, frozenset(refused), {upstream.name: upstream.places for upstream in table.upstreams})
     kept, narrowed = _keep(running, _Tried(actions, tried), new, set(pairs.values()), shorten=shorten)
     wanted = make_lookup(table)
     more = [detector for detector in wanted["detectors"] if detector not in running["detectors"]]

@@ -20,6 +20,7 @@ from fairlead.engines.loader import EngineCatalog
 from fairlead.facts.observed import ObjectKey, OperatorFacts
 from fairlead.planning.deployment.claim import has_claim, make_claim
 from fairlead.planning.deployment.disruption import has_disruption_budget, make_disruption_budget
+from fairlead.planning.deployment.encryption import port_number
 from fairlead.planning.deployment.network_policy import has_network_policy, make_network_policy
 from fairlead.planning.deployment.revision import ChosenTemplate, choose_template, make_fresh_template
 from fairlead.planning.deployment.service import make_headless_service, make_service
@@ -100,7 +101,7 @@ def draw_blueprint(resource: LLMDeployment, engines: EngineCatalog, facts: Opera
         fresh=fresh,
         claim=_as_child(serving, partial(make_claim, serving, None)) if has_claim(serving) else None,
         network=tuple(_as_child(serving, draw) for draw in network),
-        headless=_as_child(serving, partial(make_headless_service, serving, fresh.port or serving.rendered.port)),
+        headless=_as_child(serving, partial(make_headless_service, serving, fresh.port or port_number(serving))),
         deployment=_as_child(serving, partial(make_deployment, serving, fresh)),
         budget=tuple(_as_child(serving, draw) for draw in budget),
     )

@@ -14,6 +14,7 @@ from typing import Any
 from fairlead.api.llmdeployment import NetworkPolicyMode
 from fairlead.api.names import COMPONENT_GATEWAY, LABEL_COMPONENT, LABEL_MANAGED_BY, MANAGED_BY, make_engine_selector
 from fairlead.facts.observed import OperatorFacts
+from fairlead.planning.deployment.encryption import port_name
 from fairlead.planning.deployment.metadata import make_metadata
 from fairlead.planning.deployment.serving import Serving
 from fairlead.policy.locality import find_leak
@@ -33,7 +34,7 @@ def has_network_policy(serving: Serving) -> bool:
 
 
 def make_network_policy(serving: Serving, facts: OperatorFacts) -> dict[str, Any]:
-    """Ingress to the engine's port only; everything else is denied."""
+    """Ingress to the port that is served only, the engine's or that of the TLS before it; everything else is denied."""
     gateways = {LABEL_COMPONENT: COMPONENT_GATEWAY, LABEL_MANAGED_BY: MANAGED_BY}
     namespaces = dict.fromkeys([facts.namespace, *facts.monitoring_namespaces])
     peers: list[dict[str, Any]] = [
@@ -45,7 +46,7 @@ def make_network_policy(serving: Serving, facts: OperatorFacts) -> dict[str, Any
     spec: dict[str, Any] = {
         "podSelector": {"matchLabels": make_engine_selector(serving.name)},
         "policyTypes": ["Ingress"],
-        "ingress": [{"from": [*peers, *user], "ports": [{"protocol": "TCP", "port": "http"}]}],
+        "ingress": [{"from": [*peers, *user], "ports": [{"protocol": "TCP", "port": port_name(serving)}]}],
     }
     if not find_leak(serving.spec, facts.local_images):
         spec |= {"policyTypes": ["Ingress", "Egress"], "egress": _make_egress(serving)}

@@ -13,6 +13,12 @@ from fairlead.api.llmdeployment import ProbeSpec
 from fairlead.api.names import make_engine_labels
 from fairlead.engines.definition import InitContainer, Probe
 from fairlead.planning.deployment.arguments import merge_arguments
+from fairlead.planning.deployment.encryption import (
+    make_tls_annotations,
+    make_tls_container,
+    make_tls_volumes,
+    port_number,
+)
 from fairlead.planning.deployment.resources import Resources, make_engine_resources, make_init_resources
 from fairlead.planning.deployment.scheduling import (
     make_affinity,
@@ -38,8 +44,9 @@ def make_pod_template(serving: Serving) -> Json:
     """PodTemplateSpec as it is applied, without the restart annotation."""
     pod = serving.spec.pod
     metadata: Json = {"labels": {**(pod.labels if pod else {}), **make_engine_labels(serving.name)}}
-    if pod and pod.annotations:
-        metadata["annotations"] = dict(pod.annotations)
+    annotations = {**(pod.annotations if pod else {}), **make_tls_annotations(serving)}
+    if annotations:
+        metadata["annotations"] = annotations
     return {"metadata": metadata, "spec": _make_pod_spec(serving)}
 
 
@@ -52,9 +59,12 @@ def _make_pod_spec(serving: Serving) -> Json:
         "enableServiceLinks": False,
         "securityContext": {**serving.rendered.pod_security_context, **user_context},
         "terminationGracePeriodSeconds": serving.rendered.drain.grace_period_seconds,
-        "initContainers": [_make_init_container(serving, init, resources) for init in serving.rendered.init_containers],
+        "initContainers": [
+            *(_make_init_container(serving, init, resources) for init in serving.rendered.init_containers),
+            *make_tls_container(serving),
+        ],
         "containers": [_make_engine_container(serving, resources)],
-        "volumes": make_volumes(serving),
+        "volumes": [*make_volumes(serving), *make_tls_volumes(serving)],
         "nodeSelector": make_node_selector(serving),
         "tolerations": make_tolerations(serving),
         "affinity": make_affinity(serving),
@@ -83,11 +93,12 @@ def _make_engine_container(serving: Serving, resources: Resources) -> Json:
         "args": merge_arguments(engine.args, spec.engine.args, definition.flag_aliases, definition.protected_flags),
         "env": _merge_env(engine.env, spec.engine.env),
         "envFrom": list(spec.engine.env_from),
-        "ports": [{"name": "http", "containerPort": engine.port, "protocol": "TCP"}],
+        # With encryption nobody reaches the engine but the container in front of it.
+        "ports": [{"name": "http", "containerPort": engine.port, "protocol": "TCP"}] if not spec.encryption else [],
         "resources": resources,
-        "startupProbe": _make_startup_probe(readiness, serving.startup_timeout_s),
-        "readinessProbe": _make_probe(readiness, spec.probes.readiness if spec.probes else None),
-        "livenessProbe": _make_probe(liveness, spec.probes.liveness if spec.probes else None),
+        "startupProbe": _make_startup_probe(serving, readiness),
+        "readinessProbe": _make_probe(serving, readiness, spec.probes.readiness if spec.probes else None),
+        "livenessProbe": _make_probe(serving, liveness, spec.probes.liveness if spec.probes else None),
         "lifecycle": {"preStop": engine.drain.pre_stop} if engine.drain.pre_stop else None,
         "securityContext": _make_security_context(serving),
         # An engine that dies says why in its last lines; the kubelet hands them on when nothing else was said.
@@ -128,26 +139,31 @@ def _merge_env(first: list[Json], second: list[Json]) -> list[Json]:
     return [entry for entry in first if entry["name"] not in names] + list(second)
 
 
-def _make_startup_probe(readiness: Probe, timeout_s: int) -> Json:
+def _make_startup_probe(serving: Serving, readiness: Probe) -> Json:
     """Asks what readiness asks, and gives up when the start-up budget is spent."""
     return {
-        **_make_handler(readiness),
+        **_make_handler(serving, readiness),
         "periodSeconds": _STARTUP_PERIOD_S,
         "timeoutSeconds": readiness.timeout_seconds,
-        "failureThreshold": max(1, math.ceil(timeout_s / _STARTUP_PERIOD_S)),
+        "failureThreshold": max(1, math.ceil(serving.startup_timeout_s / _STARTUP_PERIOD_S)),
     }
 
 
-def _make_probe(probe: Probe, user: ProbeSpec | None) -> Json:
+def _make_probe(serving: Serving, probe: Probe, user: ProbeSpec | None) -> Json:
     return {
-        **_make_handler(probe),
+        **_make_handler(serving, probe),
         "periodSeconds": (user and user.period_seconds) or probe.period_seconds,
         "timeoutSeconds": (user and user.timeout_seconds) or probe.timeout_seconds,
         "failureThreshold": (user and user.failure_threshold) or probe.failure_threshold,
     }
 
 
-def _make_handler(probe: Probe) -> Json:
+def _make_handler(serving: Serving, probe: Probe) -> Json:
+    """With encryption the kubelet, too, reaches the engine through the TLS in front of it. It does not verify certificates."""
+    if serving.spec.encryption is not None and probe.http_get is not None:
+        return {"httpGet": {**probe.http_get, "port": port_number(serving), "scheme": "HTTPS"}}
+    if serving.spec.encryption is not None and probe.tcp_socket is not None:
+        return {"tcpSocket": {**probe.tcp_socket, "port": port_number(serving)}}
     for key, handler in (("httpGet", probe.http_get), ("exec", probe.exec), ("tcpSocket", probe.tcp_socket)):
         if handler is not None:
             return {key: handler}

@@ -6,10 +6,11 @@ from typing import Any
 
 from fairlead.api.llmdeployment import ServiceSpec
 from fairlead.api.names import headless_service_name, make_engine_selector
+from fairlead.planning.deployment.encryption import port_name
 from fairlead.planning.deployment.metadata import make_metadata
 from fairlead.planning.deployment.serving import Serving
 
-__all__ = ["make_endpoint", "make_headless_service", "make_service"]
+__all__ = ["make_endpoint", "make_headless_service", "make_service", "service_port"]
 
 
 def make_service(serving: Serving) -> dict[str, Any]:
@@ -22,7 +23,7 @@ def make_service(serving: Serving) -> dict[str, Any]:
         "spec": {
             "type": service.type.value,
             "selector": make_engine_selector(serving.name),
-            "ports": [{"name": "http", "port": service.port, "targetPort": "http", "protocol": "TCP"}],
+            "ports": [_make_port(serving, service_port(serving))],
         },
     }
 
@@ -41,13 +42,28 @@ def make_headless_service(serving: Serving, port: int) -> dict[str, Any]:
             "clusterIP": "None",
             "publishNotReadyAddresses": False,
             "selector": make_engine_selector(serving.name),
-            "ports": [{"name": "http", "port": port, "targetPort": "http", "protocol": "TCP"}],
+            "ports": [_make_port(serving, port)],
         },
     }
 
 
 def make_endpoint(serving: Serving) -> str:
     """Base URL of the OpenAI-compatible API inside the cluster."""
-    port = (serving.spec.service or ServiceSpec()).port
+    scheme, usual, port = port_name(serving), _usual_port(serving), service_port(serving)
     host = f"{serving.name}.{serving.namespace}.svc"
-    return f"http://{host}{'' if port == 80 else f':{port}'}/v1"
+    return f"{scheme}://{host}{'' if port == usual else f':{port}'}/v1"
+
+
+def service_port(serving: Serving) -> int:
+    """The port of the Service that clients call."""
+    service = serving.spec.service
+    return service.port if service is not None and service.port is not None else _usual_port(serving)
+
+
+def _usual_port(serving: Serving) -> int:
+    return 80 if serving.spec.encryption is None else 443
+
+
+def _make_port(serving: Serving, port: int) -> dict[str, Any]:
+    name = port_name(serving)
+    return {"name": name, "port": port, "targetPort": name, "protocol": "TCP"}

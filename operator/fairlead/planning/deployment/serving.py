@@ -61,6 +61,7 @@ class Serving:
     startup_timeout_s: int
     startup_note: str
     quantization_note: str | None
+    proxy_image: str = ""
 
     @cached_property
     def rendered(self) -> RenderedEngine:
@@ -111,6 +112,7 @@ def decide_serving(resource: LLMDeployment, engines: EngineCatalog, facts: Opera
     context = EngineContext(
         name=resource.metadata.name,
         version=_decide_version(spec, engine),
+        host="0.0.0.0" if spec.encryption is None else "127.0.0.1",  # noqa: S104 - a pod serves on all of its addresses
         image=spec.engine.image or None,
         architecture=_read_architecture(spec),
         model=_make_model_context(resource, source),
@@ -136,6 +138,7 @@ def decide_serving(resource: LLMDeployment, engines: EngineCatalog, facts: Opera
         startup_timeout_s=startup_timeout_s,
         startup_note=startup_note,
         quantization_note=decision.note,
+        proxy_image=facts.gateway_image,
     )
     serving.__dict__["rendered"] = rendered
     return serving

@@ -13,7 +13,7 @@ from fairlead.api.resource import LLMRoute
 from fairlead.api.route import BackendSpec, DataClass, LLMAccess, ProviderSpec
 from fairlead.errors import RenderError
 from fairlead.facts.observed import OperatorFacts
-from fairlead.facts.route import RouteFacts, SecretFacts
+from fairlead.facts.route import LocalDeployment, RouteFacts, SecretFacts
 from fairlead.gateway.lookup import ENDPOINTS
 from fairlead.gateway.table import Credential, Upstream
 from fairlead.policy.law import CLASSES, Backend, permits_class
@@ -23,6 +23,7 @@ from fairlead.providers.hosts import is_trusted
 from fairlead.providers.loader import ProviderCatalog
 
 __all__ = [
+    "AUTHORITIES_KEY",
     "NOT_READY",
     "READY",
     "UNRESOLVED",
@@ -36,6 +37,8 @@ __all__ = [
 READY: Final = "Ready"
 NOT_READY: Final = "NotReady"
 UNRESOLVED: Final = "Unresolved"
+#: Of a Secret with a certificate, as cert-manager makes it.
+AUTHORITIES_KEY: Final = "ca.crt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,12 @@ class Resolved:
     message: str = ""
     refusal: str = ""
     not_confidential: str = ""  # why a deployment may not take Confidential requests
+    not_encrypted: str = ""  # why it may not take Restricted ones, if it takes those
+    certificate_secret: str = ""  # with the authorities of a deployment's own certificate
+
+    def why_not(self, data_class: DataClass) -> str:
+        """Why a deployment may not take requests of a class; "" where there is nothing to say of it."""
+        return self.not_confidential or (self.not_encrypted if data_class is DataClass.RESTRICTED else "")
 
 
 def resolve_backends(
@@ -71,16 +80,48 @@ def _resolve_deployment(backend: BackendSpec, namespace: str, facts: RouteFacts,
     name = backend.deployment.name
     found = facts.deployments.get(name)
     # Nothing is sent to one that is not there, so what it would be does not matter to the law; it must not refuse the route.
-    law = Backend(name=backend.name, access=LLMAccess.LOCAL, is_confidential=found is None or found.is_confidential)
+    law = Backend(
+        name=backend.name,
+        access=LLMAccess.LOCAL,
+        is_confidential=found is None or found.is_confidential,
+        is_encrypted=found is not None and found.is_encrypted,
+    )
     if found is None:
         message = f"There is no LLMDeployment {name} in this namespace. Next: kubectl get llmdep -n {namespace}."
         return Resolved(backend.name, "Local", law, None, None, UNRESOLVED, message)
-    why_not = f"LLMDeployment {name}: {found.why_not}" if found.why_not else ""
+    resolved = Resolved(
+        backend.name,
+        "Local",
+        law,
+        None,
+        found.served_model,
+        NOT_READY,
+        not_confidential=f"LLMDeployment {name}: {found.why_not}" if found.why_not else "",
+        not_encrypted=f"LLMDeployment {name}: {found.why_not_encrypted}" if found.why_not_encrypted else "",
+        certificate_secret=found.certificate_secret,
+    )
     if found.port is None:
         message = (
             f"LLMDeployment {name} has no Service of its own yet. Next: kubectl describe llmdep {name} -n {namespace}."
         )
-        return Resolved(backend.name, "Local", law, None, found.served_model, NOT_READY, message, "", why_not)
+        return replace(resolved, message=message)
+    resolved = replace(resolved, upstream=_make_local_upstream(backend, found, law, namespace, operator))
+    if found.ready:
+        return replace(resolved, state=READY)
+    message = (
+        f"LLMDeployment {name} has 0 replicas, so requests go to the next target."
+        if not found.desired
+        else f"No replica of LLMDeployment {name} serves yet. Next: kubectl describe llmdep {name} -n {namespace}."
+    )
+    return replace(resolved, message=message)
+
+
+def _make_local_upstream(
+    backend: BackendSpec, found: LocalDeployment, law: Backend, namespace: str, operator: OperatorFacts
+) -> Upstream:
+    assert backend.deployment is not None
+    assert found.port is not None
+    name = found.name
     upstream = Upstream(
         name=backend.name,
         access=LLMAccess.LOCAL,
@@ -92,14 +133,11 @@ def _resolve_deployment(backend: BackendSpec, namespace: str, facts: RouteFacts,
         classes=_classes_of(law),
         slow_start_s=parse_duration_s(backend.deployment.slow_start) if backend.deployment.slow_start else 0,
     )
-    if found.ready:
-        return Resolved(backend.name, "Local", law, upstream, found.served_model, READY, "", "", why_not)
-    message = (
-        f"LLMDeployment {name} has 0 replicas, so requests go to the next target."
-        if not found.desired
-        else f"No replica of LLMDeployment {name} serves yet. Next: kubectl describe llmdep {name} -n {namespace}."
+    if not found.is_tls:
+        return upstream
+    return replace(
+        upstream, is_tls=True, server_name=upstream.authority, authorities=(found.certificate_secret, AUTHORITIES_KEY)
     )
-    return Resolved(backend.name, "Local", law, upstream, found.served_model, NOT_READY, message, "", why_not)
 
 
 def _resolve_provider(

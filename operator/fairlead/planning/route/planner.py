@@ -43,7 +43,7 @@ from fairlead.planning.route.network import (
     make_network_policy,
     make_service,
 )
-from fairlead.planning.route.pod import make_deployment, make_template, make_template_inputs
+from fairlead.planning.route.pod import find_authorities, make_deployment, make_template, make_template_inputs
 from fairlead.planning.route.publishing import Files, Step, choose_step
 from fairlead.planning.route.revision import GatewayRevision, choose_revision, make_fresh_revision
 from fairlead.planning.route.status import (
@@ -102,8 +102,9 @@ def plan_route(
             gateways=gateways,
         )
     step = choose_step(files.routing, live, gateways.loaded, partial(withdraw, table=table))
-    template = make_template(route, operator, SETTINGS, files.bootstrap)
-    fresh = make_fresh_revision(template, files.bootstrap, make_template_inputs(route))
+    authorities = find_authorities(route, [backend.certificate_secret for backend in resolved])
+    template = make_template(route, operator, SETTINGS, files.bootstrap, authorities)
+    fresh = make_fresh_revision(template, files.bootstrap, make_template_inputs(route, authorities))
     revision = choose_revision(fresh, route, observed)
     wanted = _make_children(route, operator, revision, step, authentication, resolved)
     children, taken = keep_ours(wanted, observed, metadata)
@@ -173,7 +174,8 @@ def _find_refusal(route: LLMRoute, resolved: Sequence[Resolved], files: Files) -
         more = f" (and {len(gaps) - 1} more such)" if len(gaps) > 1 else ""
         model = next(model for model in route.spec.models if model.name == gap.model)
         tried = {target.backend for target in model.targets}
-        why = "".join(f" {b.not_confidential}." for b in resolved if b.not_confidential and b.name in tried)
+        reasons = [backend.why_not(gap.data_class) for backend in resolved if backend.name in tried]
+        why = "".join(f" {reason}." for reason in reasons if reason)
         message = (
             f"spec.models: {gap.model} has no target that may take {gap.data_class} requests, which {who} may send{more}.{why}"
             f" Next: add such a target, take the class from the role, or list {gap.data_class} in spec.dataPolicy.denyClasses."

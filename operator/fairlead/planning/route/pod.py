@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from fairlead.api.resource import LLMRoute
 from fairlead.api.route import GatewaySpec
 from fairlead.facts.observed import OperatorFacts
 from fairlead.gateway.envoy import GatewaySettings
+from fairlead.planning.route.backends import AUTHORITIES_KEY
 from fairlead.planning.route.files import BOOTSTRAP, CLIENTS, ROUTING_PARTS
 from fairlead.planning.route.metadata import make_metadata
 from fairlead.providers.loader import ProviderCatalog
@@ -26,12 +27,14 @@ __all__ = [
     "ANNOTATION_BOOTSTRAP",
     "GATEWAY_CONTAINER",
     "digest_bootstrap",
+    "find_authorities",
     "make_deployment",
     "make_template",
     "make_template_inputs",
 ]
 
 Json = dict[str, Any]
+Authorities = Mapping[str, Sequence[str]]
 GATEWAY_CONTAINER: Final = "gateway"
 #: On the pod template: digest of what a gateway starts with, so that pods are replaced when it changes.
 ANNOTATION_BOOTSTRAP: Final = f"{GROUP}/bootstrap"
@@ -61,9 +64,14 @@ def make_deployment(route: LLMRoute, template: Json, annotations: Mapping[str, s
 
 
 def make_template(
-    route: LLMRoute, operator: OperatorFacts, settings: GatewaySettings, bootstrap: Mapping[str, str]
+    route: LLMRoute,
+    operator: OperatorFacts,
+    settings: GatewaySettings,
+    bootstrap: Mapping[str, str],
+    authorities: Authorities,
 ) -> Json:
-    """The PodTemplateSpec of a gateway that starts with these files."""
+    """The PodTemplateSpec of a gateway that starts with these files. `authorities`: Secrets that it mounts, and the keys of them that
+    hold certificates."""
     name, drain_s = route.metadata.name, _drain_s(route)
     started = {ANNOTATION_BOOTSTRAP: digest_bootstrap(bootstrap)}
     return {
@@ -79,8 +87,8 @@ def make_template(
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
             "terminationGracePeriodSeconds": drain_s + _EXIT_S,
-            "containers": [_make_container(route, operator, settings, drain_s)],
-            "volumes": _make_volumes(route),
+            "containers": [_make_container(route, operator, settings, drain_s, authorities)],
+            "volumes": _make_volumes(route, authorities),
             "topologySpreadConstraints": [
                 {
                     "maxSkew": 1,
@@ -93,12 +101,12 @@ def make_template(
     }
 
 
-def make_template_inputs(route: LLMRoute) -> Json:
+def make_template_inputs(route: LLMRoute, authorities: Authorities) -> Json:
     """What of the spec shapes the pods. What is not said does not stand in it, so that a field of a later release changes nothing."""
     return {
         "drain": _drain_s(route),
         "keys": _provider_keys(route),
-        "authorities": _authorities(route),
+        "authorities": authorities,
     }
 
 
@@ -111,7 +119,9 @@ def _drain_s(route: LLMRoute) -> int:
     return round(parse_duration_s((route.spec.gateway or GatewaySpec()).drain_timeout))
 
 
-def _make_container(route: LLMRoute, operator: OperatorFacts, settings: GatewaySettings, drain_s: int) -> Json:
+def _make_container(
+    route: LLMRoute, operator: OperatorFacts, settings: GatewaySettings, drain_s: int, authorities: Authorities
+) -> Json:
     container: Json = {
         "name": GATEWAY_CONTAINER,
         "image": operator.gateway_image,
@@ -150,14 +160,14 @@ def _make_container(route: LLMRoute, operator: OperatorFacts, settings: GatewayS
             "capabilities": {"drop": ["ALL"]},
         },
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": _make_mounts(route, settings),
+        "volumeMounts": _make_mounts(route, settings, authorities),
     }
     if drain_s:
         container["lifecycle"] = {"preStop": {"sleep": {"seconds": drain_s}}}
     return container
 
 
-def _make_mounts(route: LLMRoute, settings: GatewaySettings) -> list[Json]:
+def _make_mounts(route: LLMRoute, settings: GatewaySettings, authorities: Authorities) -> list[Json]:
     def mount(name: str, path: str, *, writable: bool = False) -> Json:
         return {"name": name, "mountPath": path, **({} if writable else {"readOnly": True})}
 
@@ -168,11 +178,11 @@ def _make_mounts(route: LLMRoute, settings: GatewaySettings) -> list[Json]:
         mount("run", settings.admin_socket.rpartition("/")[0], writable=True),
     ]
     mounts += [mount(_volume_name("key", name), settings.key_directory(name)) for name in _provider_keys(route)]
-    mounts += [mount(_volume_name("ca", name), settings.authorities_directory_of(name)) for name in _authorities(route)]
+    mounts += [mount(_volume_name("ca", name), settings.authorities_directory_of(name)) for name in authorities]
     return mounts
 
 
-def _make_volumes(route: LLMRoute) -> list[Json]:
+def _make_volumes(route: LLMRoute, authorities: Authorities) -> list[Json]:
     """Secrets of providers are optional: a route whose Secret is missing serves what it can."""
     name = route.metadata.name
     sources = [{"configMap": {"name": gateway_part_name(name, part)}} for part in ROUTING_PARTS]
@@ -182,7 +192,7 @@ def _make_volumes(route: LLMRoute) -> list[Json]:
         {"name": "clients", "secret": {"secretName": gateway_part_name(name, CLIENTS), "defaultMode": 0o440}},
         {"name": "run", "emptyDir": {"sizeLimit": "16Mi"}},
     ]
-    for what, secrets in (("key", _provider_keys(route)), ("ca", _authorities(route))):
+    for what, secrets in (("key", _provider_keys(route)), ("ca", authorities)):
         for secret, keys in secrets.items():
             items = [{"key": key, "path": key} for key in keys]
             source = {"secretName": secret, "optional": True, "defaultMode": 0o440, "items": items}
@@ -201,9 +211,9 @@ def _provider_keys(route: LLMRoute) -> dict[str, list[str]]:
     return {name: sorted(keys) for name, keys in sorted(found.items())}
 
 
-def _authorities(route: LLMRoute) -> dict[str, list[str]]:
-    """Secret -> the keys of it that hold certificates."""
-    found: dict[str, set[str]] = {}
+def find_authorities(route: LLMRoute, certificates: Iterable[str]) -> Authorities:
+    """Secret -> the keys of it that hold certificates of those who may sign. `certificates`: Secrets of deployments that serve TLS."""
+    found: dict[str, set[str]] = {secret: {AUTHORITIES_KEY} for secret in certificates if secret}
     for backend in route.spec.backends:
         tls = backend.provider.tls if backend.provider is not None else None
         if tls is not None and tls.ca_secret_ref is not None:

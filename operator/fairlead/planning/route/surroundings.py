@@ -8,32 +8,54 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from fairlead.api.llmdeployment import LLMDeploymentSpec
 from fairlead.api.names import ANNOTATION_HOSTS, LABEL_USE
 from fairlead.api.resource import LLMDeployment
 from fairlead.api.validation import parse_llmdeployment
 from fairlead.facts.route import LocalDeployment, SecretFacts
-from fairlead.policy.locality import find_leak
+from fairlead.policy.locality import find_leak, find_record
 
 __all__ = ["describe_deployment", "describe_secret"]
 
 
-def describe_deployment(raw: Mapping[str, Any], port: int | None, local_images: Iterable[str]) -> LocalDeployment:
+def describe_deployment(
+    raw: Mapping[str, Any], port: Mapping[str, Any] | None, local_images: Iterable[str]
+) -> LocalDeployment:
     """An LLMDeployment as the API server has it, which need not be valid. `port`: that of its headless Service, None unless that is
-    there and its own."""
+    there and its own; its name says whether the pods serve TLS."""
     metadata, status = raw["metadata"], raw.get("status") or {}
     name = str(metadata["name"])
     spec = raw.get("spec") or {}
     parsed = parse_llmdeployment({**raw, "status": {}})
-    leak = find_leak(parsed.spec, local_images) if isinstance(parsed, LLMDeployment) else "its spec is invalid"
+    valid = parsed.spec if isinstance(parsed, LLMDeployment) else None
+    leak = find_leak(valid, local_images) if valid is not None else "its spec is invalid"
+    plain = _find_plain(valid) if valid is not None else "its spec is invalid"
+    is_tls = port is not None and port.get("name") == "https"
     return LocalDeployment(
         name=name,
         served_model=str((spec.get("model") or {}).get("name") or name),
-        port=port,
+        port=int(port["port"]) if port is not None else None,
         ready=int(status.get("readyReplicas") or 0),
         desired=0 if spec.get("suspend") else int(spec.get("replicas", 1)),
         is_confidential=not leak,
         why_not=leak,
+        is_tls=is_tls,
+        certificate_secret=_read_certificate_secret(spec),
+        is_encrypted=is_tls and not plain,
+        why_not_encrypted=plain or ("" if is_tls else "its pods do not serve TLS yet"),
     )
+
+
+def _find_plain(spec: LLMDeploymentSpec) -> str:
+    """Why what it is sent is not encrypted all the way."""
+    return find_record(spec) if spec.encryption is not None else "spec.encryption is not set"
+
+
+def _read_certificate_secret(spec: Mapping[str, Any]) -> str:
+    """Of a spec that need not be valid: what runs goes on running."""
+    encryption = spec.get("encryption")
+    certificate = encryption.get("certificate") if isinstance(encryption, Mapping) else None
+    return str(certificate.get("secretName") or "") if isinstance(certificate, Mapping) else ""
 
 
 def describe_secret(metadata: Mapping[str, Any], keys: Collection[str] | None = None) -> SecretFacts:
