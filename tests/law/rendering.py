@@ -22,7 +22,7 @@ __all__ = ["NAMESPACE", "plan", "render"]
 Json = Mapping[str, Any]
 NAMESPACE: Final = "ml"
 NOW: Final = datetime(2026, 11, 27, tzinfo=UTC)
-_FILES: Final = ("rds-public.json", "rds-egress.json", "cds.json")
+_FILES: Final = ("rds-public.json", "rds-egress.json", "cds.json", "limit-requests.json", "limit-tokens.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +105,7 @@ def _config_maps(files: Mapping[str, str]) -> dict[ObjectKey, Any]:
     parts: dict[str, dict[str, str]] = {}
     for name, text in files.items():
         part = {"rds-public.json": "routes", "rds-egress.json": "egress"}.get(name, "clusters")
+        part = "limits" if name.startswith("limit-") else part
         parts.setdefault(part, {})[name] = text
     owner = {
         "apiVersion": "fairlead.dev/v1alpha1",

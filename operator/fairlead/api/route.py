@@ -259,6 +259,17 @@ class AuthenticationSpec(ApiModel):
     """Callers without a key are let in with this role. Absent: they get 401."""
 
 
+class LimitsSpec(ApiModel):
+    """How much one consumer may ask for. At least one of both must be given."""
+
+    requests_per_minute: Annotated[Int | None, Field(ge=1, le=1_000_000)] = None
+    """Requests per minute, whatever becomes of them; GET /v1/models counts, too. All of a minute's may come at once. Absent: as
+    many as come."""
+    tokens_per_minute: Annotated[Int | None, Field(ge=1, le=1_000_000_000)] = None
+    """Tokens per minute, charged before a request is sent on: its bytes divided by four for the prompt, and the most that
+    it lets the model answer (max_tokens and the like, by n). An estimate, not what was used. Absent: as many as come."""
+
+
 class RoleSpec(ApiModel):
     """What some consumers may do. A consumer with several roles needs one that permits the whole request by itself."""
 
@@ -277,6 +288,9 @@ class RoleSpec(ApiModel):
     may always be declared. Default: none."""
     floor: DataClass | None = None
     """Class that requests of this role have at least, whatever callers declare; it may only raise. Absent: no floor."""
+    limits: LimitsSpec | None = None
+    """How much each consumer of this role may ask for, by itself. Of several roles the highest number counts. Absent, as each
+    number that is: what spec.limits says."""
 
 
 class DetectorSpec(ApiModel):
@@ -339,3 +353,6 @@ class LLMRouteSpec(ApiModel):
     """What consumers may do. Default: one role for all callers, with Local and Cloud, Public and Internal."""
     data_policy: DataPolicySpec | None = None
     """Which class a request has. Absent: Internal unless the header says more, no detectors."""
+    limits: LimitsSpec | None = None
+    """How much each consumer may ask for, by itself, where its roles say nothing; callers without a key count as one. Divided
+    among the gateway's replicas. Absent: as much as they like."""

@@ -50,6 +50,9 @@ def make_lookup(table: RouteTable) -> dict[str, Any]:
         lookup["patterns"] = patterns.value
     if table.affinities:
         lookup["affinities"] = {model: _make_affinity(affinity) for model, affinity in table.affinities.items()}
+    tokens = {p.id: str(table.share(p.limits.tokens)) for p in table.profiles if p.limits.tokens is not None}
+    if tokens:
+        lookup["tokens"] = tokens
     if table.anonymous is not None:
         lookup["anonymous"] = table.anonymous
     return lookup

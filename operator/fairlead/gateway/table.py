@@ -16,6 +16,8 @@ from fairlead.api.route import (
     AffinitySpec,
     DataClass,
     DataPolicySpec,
+    GatewaySpec,
+    LimitsSpec,
     LLMAccess,
     LLMRouteSpec,
     RouteModelSpec,
@@ -31,6 +33,7 @@ __all__ = [
     "Chain",
     "Credential",
     "Gap",
+    "Limits",
     "Profile",
     "RouteTable",
     "Timeouts",
@@ -158,12 +161,21 @@ class Chain:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What each consumer may ask for per minute, at all gateways together. None: as much as it likes."""
+
+    requests: int | None = None
+    tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """Callers for whom everything is alike. `verdicts`: (declared class or None, detected class) -> verdict."""
 
     id: str
     roles: tuple[str, ...]
     verdicts: Mapping[tuple[DataClass | None, DataClass], Verdict]
+    limits: Limits = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +195,11 @@ class RouteTable:
     targets: Mapping[str, frozenset[str]]  # model -> backends that the spec names for it, whether or not they are there
     upstreams: tuple[Upstream, ...]
     affinities: Mapping[str, Affinity] = field(default_factory=dict)  # by model
+    gateways: int = 1  # among which limits are divided
+
+    def share(self, limit: int) -> int:
+        """What one gateway gives of it, rounded up."""
+        return -(-limit // self.gateways)
 
     def profile_of(self, consumer: str | None) -> Profile | None:
         """The profile of a consumer; of a caller without a key for None. None: such a caller is not let in."""
@@ -238,7 +255,8 @@ def make_table(
 
     def profile_id(roles: tuple[Role, ...]) -> str:
         if roles not in profiles:
-            profiles[roles] = _make_profile(f"p{len(profiles)}", Caller(roles, callers.floor), backends, policy.default)
+            made = _make_profile(f"p{len(profiles)}", Caller(roles, callers.floor), backends, policy.default)
+            profiles[roles] = replace(made, limits=_read_limits(spec, made.roles))
         return profiles[roles].id
 
     known = profile_id(callers.known)
@@ -265,6 +283,7 @@ def make_table(
         targets={model.name: frozenset(target.backend for target in model.targets) for model in spec.models},
         upstreams=tuple(upstreams[backend.name] for backend in backends if backend.name in upstreams),
         affinities={model.name: _make_affinity(model.affinity) for model in spec.models if model.affinity is not None},
+        gateways=(spec.gateway or GatewaySpec()).replicas,
     )
 
 
@@ -321,6 +340,21 @@ def _read_callers(spec: LLMRouteSpec) -> _Callers:
     if anonymous is not None:
         unnamed = tuple(role for role in roles if role.name == anonymous.role)
     return _Callers(roles=roles, consumers=consumers, known=(), anonymous=unnamed, floor=floor)
+
+
+def _read_limits(spec: LLMRouteSpec, roles: Sequence[str]) -> Limits:
+    """Of callers with these roles: a role's number, else that of the route; of several roles the highest."""
+    usual = spec.limits or LimitsSpec()
+    own = [role.limits or LimitsSpec() for role in spec.roles if role.name in roles] or [usual]
+
+    def highest(said: Iterable[int | None], otherwise: int | None) -> int | None:
+        numbers = [number if number is not None else otherwise for number in said]
+        return None if None in numbers else max(number for number in numbers if number is not None)
+
+    return Limits(
+        requests=highest((one.requests_per_minute for one in own), usual.requests_per_minute),
+        tokens=highest((one.tokens_per_minute for one in own), usual.tokens_per_minute),
+    )
 
 
 def _make_profile(profile_id: str, caller: Caller, backends: Sequence[Backend], default: DataClass) -> Profile:

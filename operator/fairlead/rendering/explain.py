@@ -28,6 +28,7 @@ DEFAULT_RULE: Final = "default"
 FLOOR_RULE: Final = "floor"
 HEADER_RULE: Final = "header"
 NO_BACKEND: Final = "no_backend"
+DENIED: Final = 403
 
 
 class Reason(StrEnum):
@@ -205,6 +206,10 @@ def _classify_body(
     said = Classifier().classify(lookup, headers, body, name_patterns(table.policy.detectors))
     if not said.data_class:
         return Explanation(question, said.status, said.code, said.message)
+    if said.status not in (0, DENIED):  # permitted, but for more tokens than the caller may ask for at once
+        return Explanation(
+            question, said.status, said.code, said.message, data_class=DataClass(said.data_class), rule=said.rule
+        )
     verdicts = lookup["verdicts"][profile.id]
     declared = question.declared.value if question.declared is not None else DECLARED_NOTHING
     same = [found for found in CLASSES if verdicts[f"{declared}|{found.value}"] == said.verdict]

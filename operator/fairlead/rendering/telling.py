@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fairlead.gateway.table import caller_of
+from fairlead.gateway.table import Limits, caller_of
 from fairlead.policy.law import CLASSES, Role
 from fairlead.rendering.explain import DEFAULT_RULE, FLOOR_RULE, HEADER_RULE, NO_BACKEND, Explanation, Share, Tried
 from fairlead.rendering.routes import RenderedRoute
@@ -38,6 +38,7 @@ def to_json(rendered: RenderedRoute, explained: Explanation) -> dict[str, Any]:
             ]
             for stage in explained.stages
         ],
+        "limits": _limits_json(rendered, explained),
         "notTried": [
             {"backend": one.backend, "reason": one.reason, "message": one.message} for one in explained.not_tried
         ],
@@ -70,9 +71,35 @@ def _lines(rendered: RenderedRoute, explained: Explanation) -> Iterator[str]:
     else:
         answered = "Permitted, but answered" if explained.code == NO_BACKEND else "Denied"
         yield f"{answered} with {explained.status} {explained.code}: {explained.message}"
+    yield from _tell_limits(rendered, explained)
     if explained.not_tried:
         yield "Not tried:"
         yield from (f"  {one.backend} [{one.reason}]: {one.message}" for one in explained.not_tried)
+
+
+def _limits_of(rendered: RenderedRoute, explained: Explanation) -> Limits:
+    table = rendered.table
+    profile = table.profile_of(explained.question.consumer if table.has_keys else None)
+    return profile.limits if profile is not None else Limits()
+
+
+def _limits_json(rendered: RenderedRoute, explained: Explanation) -> dict[str, Any]:
+    limits = _limits_of(rendered, explained)
+    return {"requestsPerMinute": limits.requests, "tokensPerMinute": limits.tokens, "gateways": rendered.table.gateways}
+
+
+def _tell_limits(rendered: RenderedRoute, explained: Explanation) -> Iterator[str]:
+    table, limits = rendered.table, _limits_of(rendered, explained)
+    said = [(limits.requests, "requests"), (limits.tokens, "tokens")]
+    known = [(number, word) for number, word in said if number is not None]
+    if not known:
+        return
+    is_known = explained.question.consumer is not None and table.has_keys
+    whose = "this consumer by itself" if is_known else "all callers without a key together"
+    numbers = " and ".join(f"{number} {word}" for number, word in known)
+    shares = " and ".join(f"{table.share(number)} {word}" for number, word in known)
+    each = f" ({shares} at each of {table.gateways} gateways)" if table.gateways > 1 else ""
+    yield f"Limits of {whose}, per minute: {numbers}{each}."
 
 
 def _tell_rule(rendered: RenderedRoute, explained: Explanation) -> str:

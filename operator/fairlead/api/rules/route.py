@@ -371,6 +371,17 @@ RULES: Final = (
         message="consumers are known by their keys, and authentication.apiKeys is absent",
         remedy="add authentication.apiKeys, or leave consumers out",
     ),
+    *(
+        Rule(
+            id=f"{at}.some".removeprefix("spec."),
+            at=at,
+            holds=lambda limits: limits.requests_per_minute is not None or limits.tokens_per_minute is not None,
+            cel="has(self.requestsPerMinute) || has(self.tokensPerMinute)",
+            message="nothing is limited: neither requestsPerMinute nor tokensPerMinute is given",
+            remedy="leave limits out, or give one of them, for instance requestsPerMinute: 60",
+        )
+        for at in ("spec.limits", "spec.roles[*].limits")
+    ),
     Rule(
         id="models.affinity.pods",
         at="spec",

@@ -19,7 +19,7 @@ _ROUTER: Final = "envoy.extensions.filters.http.router.v3.Router"
 #: Which stats say what is loaded and who can be reached, as an expression for the admin interface.
 LOADED_STATS: Final = (
     "^(cluster_manager.cds|listener_manager.lds|http.(public|egress).rds.(public|egress)"
-    "|extension_config_discovery.http_filter.authentication|sds.*).(version_text|update_rejected|update_failure)$"
+    "|extension_config_discovery.http_filter.(authentication|limit_requests|limit_tokens)|sds.*).(version_text|update_rejected|update_failure)$"
     "|^cluster.be~[^.]*.membership_healthy$"
 )
 _DURATIONS_MS: Final = [50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 120000, 300000, 600000]

@@ -46,6 +46,12 @@ IDLE_HEADER: Final = "x-fairlead-idle"
 AFFINITY_HEADER: Final = "x-fairlead-affinity"
 #: The same as filter state: the header is gone when the pod is chosen.
 AFFINITY: Final = "fairlead.affinity"
+#: What backends say of limits of their own: a provider's are about the account that it has with us, not about the caller, and the first
+#: would keep a 429 from being tried elsewhere.
+_LIMIT_HEADERS: Final = (
+    "x-envoy-ratelimited",
+    *(f"x-ratelimit-{said}{of}" for said in ("limit", "remaining", "reset") for of in ("", "-requests", "-tokens")),
+)
 #: Endpoints whose answers may be streams.
 _STREAMED: Final = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages")
 _LUA: Final = "envoy.filters.http.lua"
@@ -67,7 +73,7 @@ def make_egress_routes(table: RouteTable, settings: GatewaySettings) -> Json:
         upstream = upstreams[attempts[0].backend]
         is_pinned = (upstream.name, upstream.place) in pinned
         hosts.append(_make_host(name, attempts, upstream, settings, sorted(idles[name]), is_pinned=is_pinned))
-    return {"name": "egress", "virtual_hosts": hosts}
+    return {"name": "egress", "response_headers_to_remove": list(_LIMIT_HEADERS), "virtual_hosts": hosts}
 
 
 def _make_host(

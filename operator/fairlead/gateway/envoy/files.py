@@ -13,6 +13,7 @@ import orjson
 from fairlead.gateway.envoy.bootstrap import make_bootstrap
 from fairlead.gateway.envoy.clusters import attempts_of, key_name, make_clusters
 from fairlead.gateway.envoy.egress import make_egress_routes
+from fairlead.gateway.envoy.limits import Measure, limit_file, make_limit
 from fairlead.gateway.envoy.listeners import make_listeners
 from fairlead.gateway.envoy.routes import make_public_routes
 from fairlead.gateway.envoy.settings import GatewaySettings
@@ -22,6 +23,7 @@ from fairlead.gateway.table import RouteTable, Upstream
 __all__ = [
     "CLUSTERS_FILE",
     "EGRESS_FILE",
+    "LIMIT_FILES",
     "PUBLIC_FILE",
     "ROUTING_INTERFACE",
     "GatewayFiles",
@@ -36,6 +38,8 @@ __all__ = [
 PUBLIC_FILE: Final = "rds-public.json"
 EGRESS_FILE: Final = "rds-egress.json"
 CLUSTERS_FILE: Final = "cds.json"
+#: What gateways of releases before limits do not have.
+LIMIT_FILES: Final = tuple(limit_file(measure) for measure in Measure)
 #: What routing files take for granted of listeners, filters and Lua texts. It grows when gateways that an earlier release started could
 #: not carry out what this one publishes: those are replaced.
 ROUTING_INTERFACE: Final = 2
@@ -43,6 +47,7 @@ ROUTING_INTERFACE: Final = 2
 _LISTENER: Final = "envoy.config.listener.v3.Listener"
 _CLUSTER: Final = "envoy.config.cluster.v3.Cluster"
 _ROUTES: Final = "envoy.config.route.v3.RouteConfiguration"
+_FILTER: Final = "envoy.config.core.v3.TypedExtensionConfig"
 _KEY: Final = "envoy.extensions.transport_sockets.tls.v3.Secret"
 
 
@@ -60,7 +65,7 @@ def render_files(table: RouteTable, settings: GatewaySettings) -> GatewayFiles:
         PUBLIC_FILE: (_ROUTES, [make_public_routes(table, settings)]),
         EGRESS_FILE: (_ROUTES, [make_egress_routes(table, settings)]),
         CLUSTERS_FILE: (_CLUSTER, make_clusters(table, settings)),
-    }
+    } | {limit_file(measure): (_FILTER, [make_limit(table, measure)]) for measure in Measure}
     routing = {name: dump_resources(kind, found) for name, (kind, found) in routes.items()}
     used = {attempt.backend for attempt in attempts_of(table)}
     for upstream in table.upstreams:
@@ -81,7 +86,9 @@ def render_static(table: RouteTable, settings: GatewaySettings) -> Json:
     for listener in listeners:
         manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
         manager["route_config"] = routes[manager.pop("rds")["route_config_name"]]
-        manager["http_filters"] = [f for f in manager["http_filters"] if "config_discovery" not in f]
+        limits = {measure.value: make_limit(table, measure) for measure in Measure}
+        filters = [limits.get(f["name"], f) for f in manager["http_filters"]]
+        manager["http_filters"] = [f for f in filters if "config_discovery" not in f]
     bootstrap = make_bootstrap(settings)
     bootstrap.pop("dynamic_resources")
     bootstrap["static_resources"]["listeners"] += listeners

@@ -8,18 +8,18 @@ from __future__ import annotations
 from typing import Final
 
 from fairlead.gateway.envoy.egress import AFFINITY, AFFINITY_HEADER, BACKEND_HEADER, CLASS_HEADER, IDLE_HEADER
+from fairlead.gateway.envoy.limits import CONSUMER_HEADER, LIMIT_TYPE, Measure, limit_file
 from fairlead.gateway.envoy.logs import make_access_logs
 from fairlead.gateway.envoy.patterns import make_patterns_filter
 from fairlead.gateway.envoy.replies import make_local_replies
 from fairlead.gateway.envoy.settings import GatewaySettings
-from fairlead.gateway.envoy.words import NAMESPACE, Json, file_source, make_filter, typed
+from fairlead.gateway.envoy.words import NAMESPACE, Json, file_source, make_filter, set_header, typed
 from fairlead.gateway.lua import load_classifier, load_egress, load_settler
 
 __all__ = ["CONSUMER_HEADER", "KEY", "make_listeners"]
 
 #: Filter state by which the route is found: `<chain>|<stream>`.
 KEY: Final = "fairlead.key"
-CONSUMER_HEADER: Final = "x-fairlead-consumer"
 _HCM: Final = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _LUA: Final = "envoy.extensions.filters.http.lua.v3.Lua"
 _ROUTER: Final = "envoy.extensions.filters.http.router.v3.Router"
@@ -100,6 +100,8 @@ def _make_public_filters(settings: GatewaySettings) -> list[Json]:
             "envoy.extensions.filters.http.buffer.v3.Buffer",
             max_request_bytes=settings.max_body_bytes,
         ),
+        # Before the classifier, which costs most. Not before the body: while a client still sends a long one, it loses the answer.
+        *_make_limit(settings, Measure.REQUESTS),
         make_filter(
             "usage",
             "envoy.extensions.filters.http.json_to_metadata.v3.JsonToMetadata",
@@ -108,6 +110,7 @@ def _make_public_filters(settings: GatewaySettings) -> list[Json]:
         make_filter("classify", _LUA, default_source_code={"inline_string": load_classifier()}),
         make_patterns_filter(),
         make_filter("settle", _LUA, default_source_code={"inline_string": load_settler()}),
+        *_make_limit(settings, Measure.TOKENS),
         make_filter(
             "key",
             _FILTER_STATE,
@@ -139,6 +142,33 @@ def _make_public_filters(settings: GatewaySettings) -> list[Json]:
             },
         ),
         make_filter("envoy.filters.http.router", _ROUTER),
+    ]
+
+
+def _make_limit(settings: GatewaySettings, measure: Measure) -> list[Json]:
+    """The filter, and before it one that calls its headers on the way back as OpenAI's clients know them."""
+    word = measure.value.removeprefix("limit_")
+    renamed = [
+        change
+        for said in ("limit", "remaining")
+        for change in (
+            {"append": set_header(f"x-ratelimit-{said}-{word}", f"%RESP(x-ratelimit-{said})%")},
+            {"remove": f"x-ratelimit-{said}"},
+        )
+    ]
+    return [
+        make_filter(
+            f"{measure.value}_headers",
+            "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+            mutations={"response_mutations": [*renamed, {"remove": "x-ratelimit-reset"}]},
+        ),
+        {
+            "name": measure.value,
+            "config_discovery": {
+                "config_source": file_source(settings.routing_directory, limit_file(measure)),
+                "type_urls": [f"type.googleapis.com/{LIMIT_TYPE}"],
+            },
+        },
     ]
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from fairlead.gateway.envoy.limits import Measure, limit_file
+
 __all__ = ["AUTHENTICATION", "find_rejected", "read_healthy", "read_loaded"]
 
 #: The clients' file, under its own name beside the routing files.
 AUTHENTICATION: Final = "authentication.json"
+_EXTENSIONS: Final = "extension_config_discovery.http_filter"
 _STATS: Final = {
     "rds-public.json": "http.public.rds.public",
     "rds-egress.json": "http.egress.rds.egress",
     "cds.json": "cluster_manager.cds",
-    AUTHENTICATION: "extension_config_discovery.http_filter.authentication",
+    AUTHENTICATION: f"{_EXTENSIONS}.authentication",
+    **{limit_file(measure): f"{_EXTENSIONS}.{measure.value}" for measure in Measure},
 }
 
 

@@ -6,8 +6,10 @@ error text of an upstream is logged.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
+from fairlead.gateway.envoy.limits import CONSUMER_HEADER
 from fairlead.gateway.envoy.words import NAMESPACE, Json, typed
 
 __all__ = ["make_access_logs"]
@@ -20,9 +22,11 @@ def _from_metadata(key: str) -> str:
     return f"%DYNAMIC_METADATA({NAMESPACE}:{key})%"
 
 
+#: Authentication's word: the name of a key of the clients' Secret, also of requests that come no further than a limit.
+_CONSUMER: Final = f"%REQ({CONSUMER_HEADER})%"
 _TAGS: Final = [
     {"name": "model", "value_format": _from_metadata("model")},
-    {"name": "consumer", "value_format": _from_metadata("consumer")},
+    {"name": "consumer", "value_format": _CONSUMER},
     {"name": "data_class", "value_format": _from_metadata("class")},
     {"name": "backend", "value_format": "%RESP(x-fairlead-backend)%"},
 ]
@@ -30,7 +34,7 @@ _NO_PROBE: Final[Json] = {"not_health_check_filter": {}}
 _LINE: Final = {
     "time": "%START_TIME%",
     "id": "%REQ(x-request-id)%",
-    "consumer": _from_metadata("consumer"),
+    "consumer": _CONSUMER,
     "model": _from_metadata("model"),
     "class": _from_metadata("class"),
     "rule": _from_metadata("rule"),
@@ -54,6 +58,7 @@ def make_access_logs() -> list[Json]:
             counters=[_counter("requests", extra=[{"name": "code", "value_format": "%RESPONSE_CODE%"}])],
             histograms=[_histogram("request_duration_ms", "%DURATION%")],
         ),
+        *(_stats(condition, counters=[_limited(kind)]) for kind, condition in _LIMITED.items()),
         _stats(_is_present("prompt_tokens"), counters=[_counter("prompt_tokens", _from_metadata("prompt_tokens"))]),
         _stats(
             _is_present("completion_tokens"),
@@ -89,6 +94,11 @@ def _counter(name: str, value: str | None = None, extra: list[Json] | None = Non
     return {"stat": {"name": name, "tags": [*_TAGS, *(extra or [])]}, **counted}
 
 
+def _limited(kind: str) -> Json:
+    tags = [{"name": "consumer", "value_format": _CONSUMER}, {"name": "limit", "value_format": kind}]
+    return {"stat": {"name": "limited", "tags": tags}, "value_fixed": 1}
+
+
 def _histogram(name: str, value: str) -> Json:
     return {"stat": {"name": name, "tags": _TAGS}, "unit": "Milliseconds", "value_format": value}
 
@@ -98,12 +108,24 @@ def _is_present(key: str) -> Json:
     return {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": False}}
 
 
+def _is_absent(key: str) -> Json:
+    """Nothing equals "", and here Envoy knows no inversion."""
+    matcher = {"filter": NAMESPACE, "path": [{"key": key}], "value": {"string_match": {"exact": ""}}}
+    return {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": True}}
+
+
 def _has_upstream() -> Json:
-    return {
-        "extension_filter": {
-            "name": "cel",
-            "typed_config": typed(
-                "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter", expression="has(upstream.address)"
-            ),
-        }
-    }
+    return _holds("has(upstream.address)")
+
+
+def _holds(expression: str) -> Json:
+    kind = "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
+    return {"extension_filter": {"name": "cel", "typed_config": typed(kind, expression=expression)}}
+
+
+_IS_LIMITED: Final = "response.code_details == 'local_rate_limited'"
+#: Which limit answered. A 429 of a backend has other details.
+_LIMITED: Final[Mapping[str, Json]] = {
+    "requests": {"and_filter": {"filters": [_holds(_IS_LIMITED), _is_absent("tokens")]}},
+    "tokens": {"and_filter": {"filters": [_holds(_IS_LIMITED), _is_present("tokens")]}},
+}

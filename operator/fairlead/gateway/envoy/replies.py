@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from fairlead.gateway.envoy.words import Json, json_body, set_header
+from fairlead.gateway.envoy.words import NAMESPACE, Json, json_body, set_header
 
 __all__ = ["DIRECT_JSON", "make_error", "make_error_response", "make_local_replies"]
 
@@ -33,13 +33,28 @@ def make_local_replies() -> Json:
             _mapper(401, "Incorrect API key provided.", "invalid_request_error", "invalid_api_key"),
             _mapper(408, "The request took too long to arrive.", "invalid_request_error", "request_timeout"),
             _mapper(413, "The body of the request is too large.", "invalid_request_error", "request_too_large"),
-            _mapper(429, "Rate limit reached for requests.", "rate_limit_error", "rate_limit_exceeded"),
+            _limited("tokens", f", requested %DYNAMIC_METADATA({NAMESPACE}:tokens)%", _is_charged()),
+            _limited("requests", ""),
             _mapper(500, "The gateway could not handle this request.", "server_error", "gateway_error"),
             _mapper(502, unavailable, "server_error", "bad_gateway"),
             _mapper(503, unavailable, "server_error", "service_unavailable"),
             _mapper(504, "The model took too long to answer.", "server_error", "gateway_timeout"),
         ]
     }
+
+
+def _is_charged() -> Json:
+    matcher = {"filter": NAMESPACE, "path": [{"key": "tokens"}], "value": {"present_match": True}}
+    return {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": False}}
+
+
+def _limited(kind: str, why: str, condition: Json | None = None) -> Json:
+    """Of a caller who has used up a limit; the words are OpenAI's. Nobody else here answers 429."""
+    message = f"Rate limit reached for {kind} per minute{why}. Next: try again in %RESP(retry-after)%s."
+    mapper = _mapper(429, message, kind, "rate_limit_exceeded")
+    if condition is None:
+        return mapper
+    return {**mapper, "filter": {"and_filter": {"filters": [mapper["filter"], condition]}}}
 
 
 def _mapper(status: int, message: str, error_type: str, code: str) -> Json:

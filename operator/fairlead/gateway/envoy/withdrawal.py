@@ -273,6 +273,9 @@ def _rewrite(
         "classes_of": classes,
         "models": models,
     }
+    if "tokens" in running:
+        tokens = running["tokens"]
+        changed["tokens"] = {_join(was, to): tokens[was] for was, to in sorted(set(pairs.values())) if was in tokens}
     if "anonymous" in pairs:
         changed["anonymous"] = _join(*pairs["anonymous"])
     return changed

@@ -21,13 +21,15 @@
 --   models           name -> verdict -> id of the chain of targets; a verdict that is not there has no permitted target
 --   affinities       model -> {header} whose value says which requests belong on one pod, or {prefix}: of how many characters at the
 --                    beginning of the prompt (absent: no model has any)
+--   tokens           profile -> the most tokens that one request of it may be charged with (absent: none are counted)
 -- Ids of profiles, verdicts and chains are any text but "" and "-". What is before the first dot of a chain names its route: those
 -- of the same places for several classes share one.
 --
 -- Result: dynamic metadata "fairlead", all text: class, rule (name of a detector, "header", "default", "floor", "opaque" or
 -- "unchecked"), verdict, model, consumer, stream ("true", "false"), affinity (16 hexadecimal digits, alike for requests that belong on
--- one pod; or absent); and of a request that may go on: chain (its route), mark ("checked"). Without `chain` no route matches,
--- without `mark` none may answer. A request that is refused gets an OpenAI-shaped error from here.
+-- one pod; or absent); and of a request that may go on: chain (its route), mark ("checked"), and where its tokens are limited: tokens,
+-- limited ("true"), wait (seconds in which a caller may ask for as many). Without `chain` no route matches, without `mark` none may
+-- answer. A request that is refused gets an OpenAI-shaped error from here.
 --
 -- With patterns the class is settled later. Envoy's RBAC filter matches them in its shadow rules, with the text that is written
 -- into dynamic metadata "fairlead.text": key "text", all layers, folded, a line for each string. What becomes of the request goes into
@@ -39,6 +41,7 @@
 -- no POST is answered with 404, as paths are that do not exist: clients are to learn that it is not there, not that it is forbidden.
 --
 -- Errors inside: Envoy lets a request pass when Lua fails, so everything runs in pcall, and a failure answers 500.
+local ceil = math.ceil
 
 -- Policy ----------------------------------------------------------------------------------------------------------------
 
@@ -273,6 +276,44 @@ local function affinity_of(headers, policy, model, document)
   return value and value ~= "" and digest(value) or nil
 end
 
+-- What a request is charged with: a token for each four bytes of the body, and the most that it lets the model answer.
+local OUTPUTS = { "max_tokens", "max_completion_tokens", "max_output_tokens" }
+local COPIES = { "n", "best_of" }
+local MOST = 1e9 -- what Envoy charges at most
+
+local function highest(document, names, least)
+  local found = least
+  for _, name in ipairs(names) do
+    local said = document.fields[name]
+    local number = document.numbers[name]
+    -- 110: null. A text would be a number to some backends.
+    if said ~= nil and said ~= 110 and not number then refuse(400, "invalid_" .. name, name .. " must be a number.", name) end
+    if number and number > found then found = number < MOST and ceil(number) or MOST end
+  end
+  return found
+end
+
+local function charge(policy, profile, document, size)
+  local limit = tonumber((policy.tokens or {})[profile])
+  if not limit then return end
+  local prompt = ceil(size / 4)
+  local output = highest(document, OUTPUTS, 0) * highest(document, COPIES, 1)
+  if prompt + output > limit then
+    refuse(400, "request_too_large_for_limit", "Request too large for your limit of tokens per minute: limit "
+      .. string.format("%.0f", limit) .. ", requested " .. string.format("%.0f", prompt + output) .. " (" .. prompt
+      .. " for the prompt, " .. string.format("%.0f", output) .. " for the answer). Next: shorten the prompt, or ask for a shorter answer.")
+  end
+  return string.format("%.0f", prompt + output), string.format("%.0f", ceil(60 * (prompt + output) / limit))
+end
+
+local function set_charge(set, policy, profile, document, size)
+  local tokens, wait = charge(policy, profile, document, size)
+  if not tokens then return end
+  set("tokens", tokens)
+  set("limited", "true")
+  set("wait", wait)
+end
+
 -- What this caller may send to this model, for a denial.
 local function takes_of(policy, profile, model, chains)
   local taken, list = {}, {}
@@ -340,7 +381,9 @@ local function check(handle)
   local declared = declared_class(headers, policy)
   local profile, consumer = profile_of(headers, policy)
 
-  local document = parse_json(body_of(handle))
+  local body = body_of(handle)
+  local size, document = #body, parse_json(body)
+  body = nil
   local model, stream, chains = model_of(document.fields, policy)
   local rank, finding, text = classify(policy, document)
   local verdicts = policy.verdicts[profile] or {}
@@ -353,6 +396,7 @@ local function check(handle)
   local affinity = affinity_of(handle:headers(), policy, model, document)
   if affinity then set("affinity", affinity) end
   if text then
+    set_charge(set, policy, profile, document, size)
     return publish(handle, policy, text, own, function(found)
       if found <= (rank or 1) then return own end
       return outcome_of(policy, verdicts, chains, declared, found, "")
@@ -360,6 +404,7 @@ local function check(handle)
   end
   local denial = settle(set, own, policy.header)
   if denial then refuse(403, "data_class_denied", denial .. takes_of(policy, profile, model, chains)) end
+  set_charge(set, policy, profile, document, size)
 end
 
 function envoy_on_request(handle)

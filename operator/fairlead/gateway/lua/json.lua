@@ -44,6 +44,7 @@ end
 --   nested          those of them which still hold a backslash: perhaps JSON inside a string
 --   folding         whether anything outside of ASCII is in them
 --   fields          the top level: key -> string, true, false, or the first byte of any other value (a number)
+--   numbers         of the top level: key -> number
 --   opaque          whether it holds content that cannot be read: images, audio, files, token ids
 --   prompt          the first text of a user's: of messages or input, or of prompt; nil if there is none
 -- unescape_json(raw) -> the string whose source, between its quotes, is `raw`
@@ -51,7 +52,7 @@ local parse_json, unescape_json
 do
   local MAX_DEPTH, MAX_VALUES, NEVER = 64, 500000, 2 ^ 53
   -- The one document which is being read: a parse never yields, and a worker's Lua state has one thread.
-  local src, parts, count, nested, folding, fields, opaque, prompt
+  local src, parts, count, nested, folding, fields, numbers, opaque, prompt
   local next_backslash, next_odd, values
   local role, said -- of the message being read: whose it is, and its first text
   local path = {} -- path[d]: the key being read at depth d, false inside an array
@@ -327,9 +328,17 @@ do
       i, c = skip(i)
       if c ~= 58 then invalid(i, "a colon is missing") end
       i, c = skip(i + 1)
+      local from = i
       i, value = read_value(i, c, depth)
       note_key(key, value, depth)
-      if depth == 1 then fields[key] = value elseif not prompt then note_message(key, value, depth) end
+      if depth == 1 then
+        fields[key] = value
+        if value == 45 or type(value) == "number" and value >= 48 and value <= 57 then
+          numbers[key] = tonumber(sub(src, from, i - 1))
+        end
+      elseif not prompt then
+        note_message(key, value, depth)
+      end
       i, c = skip(i)
       if c == 125 then
         if depth == 3 and not prompt then end_message() end
@@ -341,7 +350,7 @@ do
   end
 
   local function read_document(text)
-    src, parts, count, nested, folding, fields, opaque, prompt = text, {}, 0, {}, false, {}, false, nil
+    src, parts, count, nested, folding, fields, numbers, opaque, prompt = text, {}, 0, {}, false, {}, {}, false, nil
     role, said, values, next_odd, next_backslash = nil, nil, 0, 0, find(text, "\\", 1, true) or NEVER
     if sub(text, 1, 3) == "\239\187\191" then invalid(1, "a byte order mark") end
     local i, c = skip(1)
@@ -352,12 +361,13 @@ do
       local plain = fields.prompt or fields.input
       prompt = type(plain) == "string" and plain or nil
     end
-    return { parts = parts, nested = nested, folding = folding, fields = fields, opaque = opaque, prompt = prompt }
+    return { parts = parts, nested = nested, folding = folding, fields = fields, numbers = numbers, opaque = opaque,
+      prompt = prompt }
   end
 
   function parse_json(text)
     local ok, result = pcall(read_document, text)
-    src, parts, nested, fields, prompt = nil, nil, nil, nil, nil -- a worker must not keep the last request
+    src, parts, nested, fields, numbers, prompt = nil, nil, nil, nil, nil, nil -- a worker must not keep the last request
     if not ok then error(result, 0) end
     return result
   end

@@ -15,7 +15,7 @@ from fairlead.api.names import gateway_part_name
 from fairlead.api.resource import Metadata
 from fairlead.facts.observed import ObjectKey
 from fairlead.gateway.envoy.clients import AUTHENTICATION_FILE
-from fairlead.gateway.envoy.files import CLUSTERS_FILE, EGRESS_FILE, PUBLIC_FILE, is_untouched
+from fairlead.gateway.envoy.files import CLUSTERS_FILE, EGRESS_FILE, LIMIT_FILES, PUBLIC_FILE, is_untouched
 from fairlead.planning.route.metadata import make_metadata
 
 __all__ = [
@@ -35,8 +35,13 @@ __all__ = [
 Json = dict[str, Any]
 BOOTSTRAP: Final = "bootstrap"
 CLIENTS: Final = "clients"
-#: Part -> the file that it holds; keys' sources go with the clusters that use them.
-ROUTING_PARTS: Final = {"routes": PUBLIC_FILE, "egress": EGRESS_FILE, "clusters": CLUSTERS_FILE}
+#: Part -> the file that it holds; keys' sources go with the clusters that use them, the limits of tokens with those of requests.
+ROUTING_PARTS: Final = {
+    "routes": PUBLIC_FILE,
+    "egress": EGRESS_FILE,
+    "clusters": CLUSTERS_FILE,
+    "limits": LIMIT_FILES[0],
+}
 #: What the API server lets a ConfigMap hold.
 MAX_MAP_BYTES: Final = 1024 * 1024
 #: The rest is for what narrowing adds to the routes that run.
@@ -69,21 +74,28 @@ def make_clients_secret(owner: Metadata, authentication: str) -> Json:
 
 def read_routing(children: Mapping[ObjectKey, Mapping[str, Any]], owner: Metadata) -> dict[str, str] | None:
     """The files that the live ConfigMaps hold; None unless all are there, and as somebody of ours wrote them: what others have changed
-    by hand is no step to go on from, perhaps not even JSON, and is replaced as a whole."""
+    by hand is no step to go on from, perhaps not even JSON, and is replaced as a whole. Limits may be missing: releases before had
+    none, and what they published is to be gone on from."""
     files: dict[str, str] = {}
     for part, main in ROUTING_PARTS.items():
         live = children.get(ObjectKey("ConfigMap", owner.namespace, gateway_part_name(owner.name, part)))
         data = (live or {}).get("data") or {}
-        if main not in data:
+        if main not in data and main not in LIMIT_FILES:
             return None
         files |= {str(name): str(text) for name, text in data.items()}
-    return files if all(is_untouched(files[main]) for main in ROUTING_PARTS.values()) else None
+    checked = [name for name in (*ROUTING_PARTS.values(), *LIMIT_FILES) if name in files]
+    return files if all(is_untouched(files[name]) for name in checked) else None
 
 
 def find_too_large(files: Mapping[str, str]) -> str:
     """What status says of a routing that no ConfigMap can hold; "" if it fits."""
     for part, size in _sizes(files).items():
         if size > MAX_FILE_BYTES:
+            if part == "limits":
+                return (
+                    f"the limits of consumers would have {size // 1024} KiB, and {MAX_FILE_BYTES // 1024} KiB fit into a ConfigMap."
+                    " Next: say with spec.limits what most of them have in common, or spread the consumers over several LLMRoutes."
+                )
             main = ROUTING_PARTS[part]
             return (
                 f"{main} would have {size // 1024} KiB, and {MAX_FILE_BYTES // 1024} KiB fit into a ConfigMap."
@@ -112,6 +124,8 @@ def _sizes(files: Mapping[str, str]) -> dict[str, int]:
 
 
 def _part_of(name: str) -> str:
+    if name in LIMIT_FILES:
+        return "limits"
     return next((part for part, main in ROUTING_PARTS.items() if main == name), "clusters")
 
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 from fairlead.gateway.envoy.files import (
     CLUSTERS_FILE,
     EGRESS_FILE,
+    LIMIT_FILES,
     PUBLIC_FILE,
     dump_resources,
     read_resources,
@@ -28,7 +29,9 @@ __all__ = ["VERSIONED", "Phase", "Step", "choose_step", "is_loaded"]
 
 Files = Mapping[str, str]
 #: Files whose version Envoy tells.
-VERSIONED: Final = (PUBLIC_FILE, EGRESS_FILE, CLUSTERS_FILE)
+VERSIONED: Final = (PUBLIC_FILE, EGRESS_FILE, CLUSTERS_FILE, *LIMIT_FILES)
+#: Those without which nothing can be gone on from. Earlier releases had no limits.
+_NEEDED: Final = (PUBLIC_FILE, EGRESS_FILE, CLUSTERS_FILE)
 _HOSTS: Final = "virtual_hosts"
 
 
@@ -54,7 +57,7 @@ def choose_step(
 ) -> Step:
     """The next content. `live`: what the ConfigMaps hold (None: nothing, or nothing that can be read); `loaded`: per gateway, file ->
     version; `narrow` takes out of the public routes what must not wait. The same step again until the gateways have loaded it."""
-    if live is None or any(name not in live for name in VERSIONED):
+    if live is None or any(name not in live for name in _NEEDED):
         return Step(wanted, Phase.SWITCH, is_last=True)
     if live[PUBLIC_FILE] == wanted[PUBLIC_FILE]:
         if _same(live, wanted):
@@ -76,7 +79,7 @@ def choose_step(
 
 def is_loaded(files: Files, loaded: Sequence[Mapping[str, str]]) -> bool:
     """Whether every one of the gateways has loaded exactly this. No gateway: nobody is behind."""
-    versions = {name: version_of(files[name]) for name in VERSIONED}
+    versions = {name: version_of(files[name]) for name in VERSIONED if name in files}
     return all(gateway.get(name) == version for gateway in loaded for name, version in versions.items())
 
 

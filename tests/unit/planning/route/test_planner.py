@@ -30,6 +30,8 @@ STATS = {
     "rds-public.json": "http.public.rds.public.version_text",
     "rds-egress.json": "http.egress.rds.egress.version_text",
     "cds.json": "cluster_manager.cds.version_text",
+    "limit-requests.json": "extension_config_discovery.http_filter.limit_requests.version_text",
+    "limit-tokens.json": "extension_config_discovery.http_filter.limit_tokens.version_text",
     "authentication.json": "extension_config_discovery.http_filter.authentication.version_text",
 }
 
@@ -82,6 +84,7 @@ def test_what_is_made() -> None:
         "ConfigMap/assistants-gateway-routes",
         "ConfigMap/assistants-gateway-egress",
         "ConfigMap/assistants-gateway-clusters",
+        "ConfigMap/assistants-gateway-limits",
         "Service/assistants-gateway",
         "NetworkPolicy/assistants-gateway",
         "Deployment/assistants-gateway",
