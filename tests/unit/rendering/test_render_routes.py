@@ -66,8 +66,8 @@ def test_everything_in_the_input_leaves_nothing_to_assume(render: Any) -> None:
         0,
         ["note: LLMRoute/assistants: Secret/assistants-gateway-clients: is printed without the clients' keys"],
     )
-    assert [o["kind"] for o in result.objects][:8] == [
-        "ConfigMap", "Secret", "ConfigMap", "ConfigMap", "ConfigMap", "Service", "NetworkPolicy", "Deployment",
+    assert [o["kind"] for o in result.objects][:9] == [
+        "ConfigMap", "Secret", "ConfigMap", "ConfigMap", "ConfigMap", "ConfigMap", "Service", "NetworkPolicy", "Deployment",
     ]  # fmt: skip
 
 
@@ -230,7 +230,7 @@ def test_a_route_that_is_not_accepted_is_a_finding(
     made = [o for o in result.objects if o["metadata"]["name"].startswith("assistants-gateway")]
     if not finding:
         assert (result.status, findings) == (0, [])
-        assert len(made) == 9
+        assert len(made) == 10
         return
     assert result.status == 1
     assert made == []

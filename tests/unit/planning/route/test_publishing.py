@@ -95,10 +95,12 @@ def wanted_files(spec: dict[str, Any]) -> dict[str, str]:
     return files
 
 
+#: Those that refer to each other.
+ORDERED = ("rds-public.json", "rds-egress.json", "cds.json")
 CHANGES = [with_other_targets, with_other_weights, with_one_more_model]
 
 
-@pytest.mark.parametrize("order", list(itertools.permutations(VERSIONED)), ids=lambda order: "-".join(order))
+@pytest.mark.parametrize("order", list(itertools.permutations(ORDERED)), ids=lambda order: "-".join(order))
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("back", [False, True])
 def test_no_route_without_its_cluster_in_any_order(change: Any, back: bool, order: tuple[str, ...]) -> None:
@@ -115,7 +117,7 @@ def test_no_route_without_its_cluster_in_any_order(change: Any, back: bool, orde
         if dict(step.files) != live:
             phases.append(step.phase)
         live = dict(step.files)
-        for name in sorted(set(live) - set(VERSIONED)):  # keys' sources are read with the clusters that name them
+        for name in sorted(set(live) - set(ORDERED)):  # keys' sources are read with the clusters that name them
             gateway[name] = live[name]
         for file in order:
             gateway[file] = live[file]
@@ -130,6 +132,39 @@ def test_one_step_when_nothing_is_added_or_removed() -> None:
     step = choose_step(new, old, [_versions(old)])
     assert step.is_last
     assert dict(step.files) == new
+
+
+def with_limits(spec: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {**(spec or make_spec()), "limits": {"requestsPerMinute": 60}}
+
+
+def test_limits_come_with_the_first_step_and_are_waited_for() -> None:
+    old, new = wanted_files(make_spec()), wanted_files(with_limits())
+    step = choose_step(new, old, [_versions(old)])
+    assert (dict(step.files), step.is_last) == (new, True)
+    assert not is_loaded(new, [_versions(old)])
+    both = wanted_files(with_limits(with_other_targets()))
+    first = choose_step(both, old, [_versions(old)])
+    assert first.phase is Phase.ADD
+    assert first.files["limit-requests.json"] == both["limit-requests.json"]
+
+
+def test_what_a_release_without_limits_has_published_is_gone_on_from() -> None:
+    """Were it taken for nothing, an upgrade would switch before what it needs is added, and a refused route could withdraw nothing."""
+    observed = carry_out(plan())
+    key = next(key for key in observed.children if key.name.endswith("-limits"))
+    earlier = Observed(children={one: body for one, body in observed.children.items() if one != key})
+    live = read_routing(earlier.children, make_route().metadata)
+    assert live is not None
+    assert is_loaded(live, [_versions(live)])
+    assert choose_step(wanted_files(with_other_targets()), live, [_versions(live)]).phase is Phase.ADD
+    refused = make_spec()
+    refused["backends"][1]["provider"]["region"] = "mars"
+    refused["roles"][0]["llmAccess"] = ["Local"]
+    planned = plan(make_route(refused, generation=2), observed=earlier)
+    written = {one.key.name: one.body for one in planned.children}
+    assert ".openai." not in written["assistants-gateway-routes"]["data"]["rds-public.json"]
+    assert written["assistants-gateway-limits"]["data"] == {}
 
 
 def test_a_step_waits_for_every_gateway() -> None:
@@ -168,7 +203,7 @@ def test_unreadable_live_files_are_replaced() -> None:
 
 
 def _versions(files: Files) -> dict[str, str]:
-    return {name: json.loads(files[name])["version_info"] for name in VERSIONED}
+    return {name: json.loads(files[name])["version_info"] for name in VERSIONED if name in files}
 
 
 def test_observed_of_nothing_has_no_routing() -> None:

@@ -224,6 +224,19 @@ def test_patterns_that_are_taken_back_change_nothing_by_themselves() -> None:
     refused = make_spec()
     refused["backends"][1]["provider"]["region"] = "mars"
     assert routes_of(plan(make_route(refused, generation=2), make_facts(), carry_out(first))) == routes_of(first)
+def test_what_stays_is_charged_as_before() -> None:
+    """Until the next step, callers have other profiles, and their limits with them."""
+    spec = make_spec()
+    spec["gateway"] = {"replicas": 1}
+    spec["roles"][0]["limits"] = {"tokensPerMinute": 500}
+    running = carry_out(plan(make_route(spec)))
+    spec["backends"][1]["provider"]["region"] = "mars"
+    spec["roles"][0]["mayDeclare"] = []
+    refused = plan(make_route(spec, generation=2), observed=running)
+    (host,) = routes_of(refused)["virtual_hosts"]
+    lookup = json.loads(host["typed_per_filter_config"]["classify"]["filter_context"]["policy"])
+    assert lookup["consumers"]["team-a"] not in ("p0", "p1", "p2"), "nothing was withdrawn"
+    assert lookup["tokens"] == {lookup["consumers"]["team-a"]: "500"}
 
 
 def test_a_key_that_was_taken_back_is_gone_though_the_route_is_refused() -> None:
