@@ -16,6 +16,7 @@ import pytest
 from tests.gateway.asking import make_body
 from tests.gateway.world import World, backend_entries, make_world
 
+from fairlead.planning.route.publishing import Phase, Step
 from fairlead_cluster.providers import Fault, Kind
 
 Json = dict[str, Any]
@@ -280,6 +281,26 @@ async def test_what_changes_besides_fills_no_bucket(world: World, client: httpx.
     world.gateway.let_in({**KEYS, "eve": ("sk-key-of-eve-01",)}, "more", anonymous=True)
     assert await statuses(client, world, 2, "ann") == [429, 429]
     world.gateway.let_in(KEYS, "as before", anonymous=True)
+
+
+async def test_what_is_narrowed_meanwhile_stays_limited(world: World, client: httpx.AsyncClient) -> None:
+    """A chain loses a backend and gets another one: the first step runs the old routes, less what is withdrawn, with new profiles."""
+    limits = {"tokensPerMinute": 600, "requestsPerMinute": 100}
+    limit(world, limits)
+    assert await statuses(client, world, 2, "ann", max_tokens=400) == [200, 429]
+    phases = []
+
+    def look(step: Step) -> None:
+        headers = {"authorization": f"Bearer {KEYS['ann'][0]}"}
+        url = f"{world.gateway.url}/v1/chat/completions"
+        codes = [httpx.post(url, json=make_body("chat", max_tokens=n), headers=headers).status_code for n in (400, 600)]
+        phases.append((step.phase, codes))
+
+    targets = [{"backend": "alpha"}, {"backend": "gamma", "priority": 1}]
+    spec = make_spec(limits, backends=backend_entries("alpha", "gamma"), models=[{"name": "chat", "targets": targets}])
+    world.gateway.publish(world.table(spec), on_step=look)
+    assert phases == [(phase, [429, 400]) for phase in (Phase.ADD, Phase.SWITCH, Phase.REMOVE)]
+    assert world.gateway.rejected() == ()
 
 
 async def test_gateways_share_a_limit(world: World, tmp_path: Path, client: httpx.AsyncClient) -> None:

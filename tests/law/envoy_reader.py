@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tests.law.addresses import Facts
+from tests.law.limits import find_more_than_a_limit
 from tests.law.shadow_rules import read_patterns
 from tests.law.strict import Json, Unreadable
 from tests.law.strict import only as _only
@@ -82,7 +83,8 @@ class Gateway:
         self._read_public(public)
         _only(egress, "egress", "@type", "name", "virtual_hosts", "response_headers_to_remove")
         for name in ("limit-requests.json", "limit-tokens.json"):
-            _read_limit(files[name], name)
+            if found := find_more_than_a_limit(name, files[name]):
+                raise Unreadable(found)
         self.egress_hosts: dict[str, Json] = {}
         for host in egress["virtual_hosts"]:
             for domain in host["domains"]:
@@ -365,23 +367,6 @@ def _resources(text: str, type_name: str) -> list[Json]:
         if resource["@type"] != f"type.googleapis.com/{type_name}":
             raise Unreadable(f"a resource is a {resource['@type']}")
     return list(file["resources"])
-
-
-def _read_limit(text: str, name: str) -> None:
-    """A filter between authentication and router. What it may say is who is refused, and nothing that a request carries on."""
-    (resource,) = _resources(text, "envoy.config.core.v3.TypedExtensionConfig")
-    _only(resource, name, "@type", "name", "typed_config")
-    kind = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
-    config = _typed(
-        resource["typed_config"], name, kind,
-        "stat_prefix", "filter_enabled", "filter_enforced", "always_consume_default_token_bucket", "enable_retry_after_header",
-        "max_dynamic_descriptors", "rate_limits", "descriptors", "response_headers_to_add",
-    )  # fmt: skip
-    if resource["name"] != name.removesuffix(".json").replace("-", "_"):
-        raise Unreadable(f"{name} is the filter {resource['name']}")
-    added = {entry["header"]["key"] for entry in config.get("response_headers_to_add", ())}
-    if added - {"retry-after"}:
-        raise Unreadable(f"{name} adds {', '.join(sorted(added))}")
 
 
 def _endpoints(cluster: Json) -> list[Json]:

@@ -514,22 +514,3 @@ def an_affinity_leads_to_the_pods_of_another_backend(files: Files) -> None:
         if "hash_policy" in route["route"]:
             usual = route["route"]["cluster"].replace("pin~", "be~")
             route["route"]["cluster"] = next(name for name in names if name != usual)
-
-
-# Limits ---------------------------------------------------------------------------------------------------------------------------
-
-
-@edit
-def a_limit_sets_the_class_instead_of_refusing(files: Files) -> None:
-    header = {"header": {"key": "x-fairlead-class", "value": "Public"}}
-    files["limit-tokens.json"]["resources"][0]["typed_config"]["request_headers_to_add_when_not_enforced"] = [header]
-
-
-@edit
-def another_filter_stands_in_the_place_of_a_limit(files: Files) -> None:
-    kind = "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
-    mutation = {"append": {"header": {"key": "x-fairlead-consumer", "value": "c1-cloud"}}}
-    files["limit-requests.json"]["resources"][0]["typed_config"] = {
-        "@type": kind,
-        "mutations": {"request_mutations": [mutation]},
-    }

@@ -232,7 +232,7 @@ REASON_DOCS: Final[Mapping[Reason, ReasonDoc]] = {
     ),
     Reason.TOO_LARGE: ReasonDoc(
         "The routing does not fit into a ConfigMap. The routing that runs goes on.",
-        "Spread the models over several LLMRoutes.",
+        "Spread the models, or the consumers with limits of their own, over several LLMRoutes.",
     ),
     Reason.REF_NOT_RESOLVED: ReasonDoc(
         "A deployment, Secret or key that the route names is missing or may not be used; nothing is sent to that backend.",

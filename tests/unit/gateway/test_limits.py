@@ -92,6 +92,15 @@ def test_without_limits_the_filters_are_off() -> None:
     }
 
 
+def test_a_limit_changes_no_listener() -> None:
+    """An LDS change would cut streams."""
+    bootstraps = [
+        next(one.body["data"] for one in plan(make_route(spec)).children if one.key.name.endswith("-bootstrap"))
+        for spec in (make_limited(), make_limited(TEN, TWENTY))
+    ]
+    assert bootstraps[0] == bootstraps[1]
+
+
 def test_another_route_leaves_the_files_as_they_are() -> None:
     """Then Envoy leaves the buckets as they are."""
     before, after = make_limited(TEN, TWENTY), make_limited(TEN, TWENTY)
@@ -99,7 +108,7 @@ def test_another_route_leaves_the_files_as_they_are() -> None:
     assert files_of(before) == files_of(after)
 
 
-def test_four_thousand_consumers_of_a_role_fit_and_what_does_not_is_said() -> None:
+def test_three_thousand_consumers_of_roles_fit_and_what_does_not_is_said() -> None:
     spec = make_limited(None, {"requestsPerMinute": 100, "tokensPerMinute": 100_000})
     role = spec["roles"][0]
 
