@@ -70,7 +70,7 @@ def _edit(text: str, change: Callable[[dict[str, Any]], Any]) -> str:
     return json.dumps({**file, "version_info": "broken"})
 
 
-@pytest.mark.parametrize("name", ["rds-public.json", "rds-egress.json", "cds.json"])
+@pytest.mark.parametrize("name", ["rds-public.json", "rds-egress.json", "cds.json", "limit-requests.json"])
 async def test_a_broken_file_replaces_nothing_and_is_seen(world: World, client: httpx.AsyncClient, name: str) -> None:
     """What runs goes on, GET /generation names the file and the version that runs, and a good file mends it."""
     gateway = world.gateway

@@ -88,6 +88,21 @@ def test_an_edit_reaches_the_gateways_within_seconds(world: RouteWorld) -> None:
     assert world.quiet_writes(mark, 0) == []
 
 
+def test_gateways_share_a_limit_until_it_is_taken_away(world: RouteWorld) -> None:
+    world.apply_all(make_route(world.namespace, world.provider, limits={"requestsPerMinute": 2}))
+    world.wait_backends()
+    answers = [world.ask() for _ in range(12)]
+    assert [answer.status for answer in answers].count(200) == 2, "one at each gateway"
+    refused = next(answer for answer in answers if answer.status == 429)
+    assert refused.json["error"]["code"] == "rate_limit_exceeded"
+    assert refused.headers["x-ratelimit-limit-requests"] == "1"
+    assert world.ask(key=TEAM_B).status == 200
+    until(lambda: 'envoy_fairlead_limited{consumer="team-a",limit="requests"}' in world.metrics(), "metrics")
+    world.apply(make_route(world.namespace, world.provider))
+    world.wait_ready(10)
+    assert {world.ask().status for _ in range(6)} == {200}
+
+
 def test_keys_come_and_go(world: RouteWorld) -> None:
     world.apply_all()
     world.wait_backends()
