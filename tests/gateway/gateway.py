@@ -54,7 +54,7 @@ class Gateway:
     @property
     def url(self) -> str:
         """Where clients go, without /v1."""
-        return f"http://127.0.0.1:{self.settings.port}"
+        return f"{'https' if self.settings.is_tls else 'http'}://127.0.0.1:{self.settings.port}"
 
     @property
     def log(self) -> str:
@@ -134,9 +134,11 @@ def running_gateway(
     secrets: Mapping[str, Mapping[str, str]],
     authorities: Path,
     keys: Mapping[str, tuple[str, ...]] | None = None,
+    certificate: Mapping[str, str] | None = None,
     **settings: Any,
 ) -> Iterator[Gateway]:
-    """A gateway that serves this table. `secrets`: those of providers, with their keys; `authorities`: who signs for providers."""
+    """A gateway that serves this table. `secrets`: those of providers, with their keys; `authorities`: who signs for providers;
+    `certificate`: what the Secret of its own certificate holds, None without TLS."""
     directory = Path(tempfile.mkdtemp(prefix="gw-", dir="/tmp"))  # short: the admin socket's path has 107 bytes
     port, status_port = free_ports(2)
     made = GatewaySettings(
@@ -149,6 +151,8 @@ def running_gateway(
         providers_directory=f"{directory}/providers",
         authorities_directory=f"{directory}/authorities",
         default_authorities=str(authorities),
+        certificate_directory=f"{directory}/certificate",
+        is_tls=certificate is not None,
         admin_socket=f"{directory}/admin.sock",
     )
     made = replace(made, **settings)
@@ -158,6 +162,9 @@ def running_gateway(
     mounts[made.routing_directory].write(files.routing)
     anonymous = table.anonymous is not None
     mounts[made.clients_directory].write({AUTHENTICATION_FILE: render_authentication(keys, "0", anonymous=anonymous)})
+    if certificate is not None:
+        mounts[made.certificate_directory] = Mount(Path(made.certificate_directory))
+        mounts[made.certificate_directory].write(certificate)
     for secret, data in secrets.items():
         mounts[made.key_directory(secret)] = Mount(Path(made.key_directory(secret)))
         mounts[made.key_directory(secret)].write(data)
@@ -187,6 +194,6 @@ def _start(command: Sequence[str], directory: Path) -> subprocess.Popen[bytes]:
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=5).status_code == 200
+        return httpx.get(url, timeout=5, verify=False).status_code == 200
     except httpx.TransportError:
         return False

@@ -235,7 +235,8 @@ REASON_DOCS: Final[Mapping[Reason, ReasonDoc]] = {
         "Spread the models, or the consumers with limits of their own, over several LLMRoutes.",
     ),
     Reason.REF_NOT_RESOLVED: ReasonDoc(
-        "A deployment, Secret or key that the route names is missing or may not be used; nothing is sent to that backend.",
+        "A deployment, Secret or key that the route names is missing or may not be used; nothing is sent to that backend, and without "
+        "the certificate of `spec.gateway.tls` no gateway is started or changed.",
         "Run the command that the message gives.",
     ),
     Reason.ROUTING_REJECTED: ReasonDoc(

@@ -39,6 +39,7 @@ OWNER_LABELS: Final = {LLMDEPLOYMENT: LABEL_LLMDEPLOYMENT, LLMROUTE: LABEL_LLMRO
 LABEL_USE: Final = f"{GROUP}/use"
 USE_PROVIDER: Final = "provider"
 USE_CLIENTS: Final = "clients"
+USE_GATEWAY_TLS: Final = "gateway-tls"
 ANNOTATION_HOSTS: Final = f"{GROUP}/hosts"
 
 #: Label keys that belong to fairlead; `spec.pod.labels` may not touch them.
@@ -55,6 +56,9 @@ ANNOTATION_TEMPLATE: Final = f"{GROUP}/template"  # on the Deployment: the pod t
 
 #: On a gateway's pods: which routing their kubelet was told to project, and when.
 ANNOTATION_ROUTING: Final = f"{GROUP}/routing"
+
+#: On a gateway's pods: the Secret with whose certificate they serve; without it they serve plain HTTP.
+ANNOTATION_TLS: Final = f"{GROUP}/tls-secret"
 
 #: On the cache claim: the storage class that fairlead asked for (absent: it left the choice to the cluster).
 ANNOTATION_STORAGE_CLASS: Final = f"{GROUP}/storage-class"

@@ -98,13 +98,22 @@ class GatewayServiceSpec(ApiModel):
 
     type: ServiceType = ServiceType.CLUSTER_IP
     """How the Service is published: ClusterIP (inside the cluster), NodePort or LoadBalancer. Default: ClusterIP."""
-    port: Annotated[Int, Field(ge=1, le=65535)] = 80
-    """TCP port of the Service; the gateway's pods keep their own port behind it. Default: 80."""
+    port: Annotated[Int | None, Field(ge=1, le=65535)] = None
+    """TCP port of the Service; the gateway's pods keep their own port behind it. Absent: 443 with gateway.tls, else 80."""
     annotations: Annotated[dict[str, Annotated[str, Field(max_length=4096)]], Field(max_length=64)] = Field(
         default_factory=dict
     )
     """Annotations of the Service, for load balancers and meshes. Keys under fairlead.dev/ belong to fairlead and are
     refused. Default: none."""
+
+
+class GatewayTLSSpec(ApiModel):
+    """The certificate with which the gateway's clients are served."""
+
+    secret_name: Annotated[str, Field(min_length=1, max_length=253)]
+    """A Secret of type kubernetes.io/tls in the namespace of this route, labelled fairlead.dev/use=gateway-tls: tls.crt has the
+    certificate and its chain, tls.key the key, both PEM. The gateway mounts it and takes a renewed one without a restart; the
+    operator never reads its values. While it is missing no gateway is started, and one that runs stays as it is. Required."""
 
 
 class GatewaySpec(ApiModel):
@@ -120,7 +129,9 @@ class GatewaySpec(ApiModel):
     are replaced anyway because drainTimeout or the Secrets that they mount change; or Latest, at once. Default: Pinned,
     so that an upgrade of the operator cuts no stream."""
     service: GatewayServiceSpec | None = None
-    """The Service in front of the gateway. Absent: a ClusterIP Service on port 80."""
+    """The Service in front of the gateway. Absent: a ClusterIP Service on port 80, or 443 with tls."""
+    tls: GatewayTLSSpec | None = None
+    """TLS between clients and gateway: HTTPS (TLS 1.2 or newer, HTTP/2 and HTTP/1.1) and no plain HTTP. Absent: plain HTTP."""
 
 
 class ProviderTLSSpec(ApiModel):
@@ -342,7 +353,7 @@ class LLMRouteSpec(ApiModel):
     """What the user wants."""
 
     gateway: GatewaySpec | None = None
-    """Where the gateway runs. Absent: a Deployment of two replicas behind a ClusterIP Service on port 80."""
+    """Where the gateway runs. Absent: a Deployment of two replicas behind a ClusterIP Service on port 80, without TLS."""
     backends: Annotated[list[BackendSpec], ListMap("name"), Field(min_length=1, max_length=64)]
     """Who answers requests. Required."""
     models: Annotated[list[RouteModelSpec], ListMap("name"), Field(min_length=1, max_length=256)]

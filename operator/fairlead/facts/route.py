@@ -39,12 +39,14 @@ class LocalDeployment:
 
 @dataclass(frozen=True, slots=True)
 class SecretFacts:
-    """What is known of a Secret without its values: what it may be used for, where to, and its keys (None: not known)."""
+    """What is known of a Secret without its values: what it may be used for, where to, and its keys (None: not known). `is_tls`: it has
+    a certificate and its key, as those of type kubernetes.io/tls do."""
 
     name: str
     use: str = ""
     hosts: frozenset[str] = frozenset()
     keys: frozenset[str] | None = None
+    is_tls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +62,15 @@ class ClientsSecret:
 @dataclass(frozen=True, slots=True)
 class GatewayPod:
     """One pod of the gateway. `loaded`: its answer to GET /generation as it is, None when it did not answer; `nudge`: the annotation
-    by which its kubelet was last told to look at its volumes again."""
+    by which its kubelet was last told to look at its volumes again; `certificate`: the Secret with whose certificate it serves, ""
+    without TLS."""
 
     name: str
     uid: str
     is_ready: bool
     nudge: str = ""
     loaded: Mapping[str, Any] | None = None
+    certificate: str = ""
 
 
 @dataclass(frozen=True, slots=True)

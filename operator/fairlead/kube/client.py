@@ -145,6 +145,12 @@ class ApiClient:
         items = answer.get("items") or []
         return items[0] if items else None
 
+    async def has_type(self, resource: Resource, namespace: str, name: str, wanted: str) -> bool:
+        """Whether the object, a Secret or an Event, is there and of this `type`. Nothing of it but its metadata is sent."""
+        params = {"fieldSelector": f"metadata.name={name},type={wanted}", "limit": "1"}
+        _, answer = await self._request("GET", resource.path(namespace), params=params, accept=_METADATA_LIST)
+        return bool(answer.get("items"))
+
     async def create(self, resource: Resource, namespace: str, body: Mapping[str, Any], *, field_manager: str) -> Json:
         """POST. Raises Conflict when the name is taken."""
         params = {"fieldManager": field_manager}

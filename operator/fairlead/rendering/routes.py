@@ -18,6 +18,7 @@ from fairlead.facts.route import RouteFacts
 from fairlead.gateway.table import RouteTable
 from fairlead.planning.route import plan_route, resolve_route
 from fairlead.planning.route.backends import Resolved
+from fairlead.planning.route.certificate import read_certificate
 from fairlead.planning.route.clients import read_clients
 from fairlead.planning.route.files import CLIENTS
 from fairlead.planning.route.status import find_problems
@@ -57,7 +58,8 @@ def render_route(
     plan = plan_route(route, Observed(), facts, operator, providers, now)
     findings = tuple(_find_refusals(plan.status, resolved, route.spec))
     clients = read_clients(route, facts)
-    notes += [problem for problem in (*find_problems(resolved), clients.problem) if problem]
+    certificate = read_certificate(route, facts, None)
+    notes += [problem for problem in (*find_problems(resolved), clients.problem, certificate.problem) if problem]
     objects: list[Json] = []
     omissions: list[str] = []
     for child in plan.children if not findings else ():

@@ -12,12 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from fairlead.api.names import ANNOTATION_HOSTS, LABEL_USE, USE_CLIENTS, USE_PROVIDER
+from fairlead.api.names import ANNOTATION_HOSTS, LABEL_USE, USE_CLIENTS, USE_GATEWAY_TLS, USE_PROVIDER
 from fairlead.api.resource import Finding, LLMDeployment, LLMRoute
 from fairlead.api.validation import parse_llmdeployment
 from fairlead.facts.observed import OperatorFacts
 from fairlead.facts.route import ClientsSecret, LocalDeployment, RouteFacts, SecretFacts
 from fairlead.planning.route.backends import find_wanted_hosts
+from fairlead.planning.route.certificate import certificate_secret
 from fairlead.planning.route.surroundings import describe_deployment, describe_secret
 from fairlead.providers.loader import ProviderCatalog
 
@@ -61,7 +62,10 @@ class Surroundings:
         notes: list[str] = []
         facts = RouteFacts(
             deployments=dict(self._find_deployments(route, operator, notes)),
-            secrets=dict(self._find_secrets(route, operator, providers, notes)),
+            secrets={
+                **dict(self._find_secrets(route, operator, providers, notes)),
+                **dict(self._find_certificate(route, notes)),
+            },
             clients=self._find_clients(route, notes),
         )
         self._note_authorities(route, notes)
@@ -92,6 +96,20 @@ class Surroundings:
             consent = f"{LABEL_USE}={USE_PROVIDER}, {ANNOTATION_HOSTS}={','.join(sorted(hosts))}"
             notes.append(f"Secret {name} is not in the input: assumed to hold the key, and to consent ({consent})")
             yield name, SecretFacts(name, USE_PROVIDER, hosts)
+
+    def _find_certificate(self, route: LLMRoute, notes: list[str]) -> Iterator[tuple[str, SecretFacts]]:
+        name = certificate_secret(route)
+        if name is None:
+            return
+        found = self.secrets.get((route.metadata.namespace, name))
+        if found is None:
+            what = f"{LABEL_USE}={USE_GATEWAY_TLS}, of type kubernetes.io/tls"
+            notes.append(f"Secret {name} is not in the input: assumed to be there ({what})")
+            yield name, SecretFacts(name, USE_GATEWAY_TLS, is_tls=True)
+            return
+        keys = set(_keys_of(found))
+        is_tls = found.get("type") == "kubernetes.io/tls" and {"tls.crt", "tls.key"} <= keys
+        yield name, describe_secret(_metadata_of(found), keys, is_tls=is_tls)
 
     def _find_clients(self, route: LLMRoute, notes: list[str]) -> ClientsSecret | None:
         spec = route.spec.authentication.api_keys
@@ -126,6 +144,9 @@ def find_named_secrets(route: LLMRoute) -> set[Identity]:
     """Secrets that a route refers to."""
     keys = route.spec.authentication.api_keys
     names = {keys.secret_ref.name} if keys is not None else set()
+    certificate = certificate_secret(route)
+    if certificate is not None:
+        names.add(certificate)
     for provider in (backend.provider for backend in route.spec.backends):
         if provider is not None:
             names.add(provider.secret_ref.name)

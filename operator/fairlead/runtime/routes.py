@@ -1,7 +1,7 @@
 """Plans LLMRoutes: what a route refers to is gathered here, from the cache, from its gateways, and from the clients' Secret.
 
-Of providers' Secrets only labels and annotations are ever asked for. The clients' Secret is read by name, when it is another one
-than the last time, and its values go nowhere but into the plan.
+Of the Secrets of providers, and of the one with the gateway's certificate, only labels, annotations and the type are ever asked for.
+The clients' Secret is read by name, when it is another one than the last time, and its values go nowhere but into the plan.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from fairlead.api.names import (
     ANNOTATION_ROUTING,
+    ANNOTATION_TLS,
     COMPONENT_GATEWAY,
     LABEL_COMPONENT,
     LABEL_USE,
@@ -31,6 +32,7 @@ from fairlead.kube.client import ApiClient
 from fairlead.kube.resources import LLMDEPLOYMENT, LLMROUTE, SECRET, SERVICE
 from fairlead.planning.plan import Plan
 from fairlead.planning.route import plan_invalid_route, plan_route
+from fairlead.planning.route.certificate import certificate_secret
 from fairlead.planning.route.surroundings import describe_deployment, describe_secret
 from fairlead.providers.loader import ProviderCatalog
 from fairlead.sources.gateway import GatewaySource
@@ -51,6 +53,7 @@ class RoutePlanner:
         self._source = source
         self._providers = ProviderCatalog.builtin()
         self._clients: OrderedDict[ObjectKey, ClientsSecret] = OrderedDict()
+        self._certificates: OrderedDict[str, None] = OrderedDict()  # uids of Secrets that are of the type
 
     async def plan(self, raw: Mapping[str, Any], observed: Observed, now: datetime) -> Plan:
         """The plan. Raises ApiError when the clients' Secret cannot be read: nobody is locked out for that."""
@@ -58,10 +61,12 @@ class RoutePlanner:
         if not isinstance(parsed, LLMRoute):
             facts = RouteFacts(gateways=await self._ask_gateways(observed.pods))
             return plan_invalid_route(raw, parsed, observed, facts, now)
-        clients, gateways = await asyncio.gather(self._read_clients(parsed), self._ask_gateways(observed.pods))
+        clients, certificates, gateways = await asyncio.gather(
+            self._read_clients(parsed), self._find_certificate(parsed), self._ask_gateways(observed.pods)
+        )
         facts = RouteFacts(
             deployments=dict(self._find_deployments(parsed)),
-            secrets=dict(self._find_secrets(parsed)),
+            secrets={**dict(self._find_secrets(parsed)), **certificates},
             clients=clients,
             gateways=gateways,
         )
@@ -83,7 +88,8 @@ class RoutePlanner:
                 name=str(pod["metadata"]["name"]),
                 uid=str(pod["metadata"]["uid"]),
                 is_ready=_is_ready(pod),
-                nudge=str((pod["metadata"].get("annotations") or {}).get(ANNOTATION_ROUTING, "")),
+                nudge=_read_annotation(pod, ANNOTATION_ROUTING),
+                certificate=_read_annotation(pod, ANNOTATION_TLS),
                 loaded=answers.get(str(pod["status"]["podIP"])),
             )
             for pod in found
@@ -110,6 +116,21 @@ class RoutePlanner:
         if len(self._clients) > _SECRETS_KEPT:
             self._clients.popitem(last=False)
         return known
+
+    async def _find_certificate(self, route: LLMRoute) -> dict[str, SecretFacts]:
+        """By name, the Secret with the gateway's certificate. That it has both keys is told by its type, which cannot change: the API
+        server lets none of that type lack one. So it is asked once, and no value is sent."""
+        name = certificate_secret(route)
+        entry = self._cache.get(ObjectKey(SECRET.kind, route.metadata.namespace, name)) if name is not None else None
+        if name is None or entry is None:
+            return {}
+        if entry.uid not in self._certificates and await self._client.has_type(
+            SECRET, route.metadata.namespace, name, "kubernetes.io/tls"
+        ):
+            self._certificates[entry.uid] = None
+            if len(self._certificates) > _SECRETS_KEPT:
+                self._certificates.popitem(last=False)
+        return {name: describe_secret(entry.load()["metadata"], is_tls=entry.uid in self._certificates)}
 
     def _find_deployments(self, route: LLMRoute) -> Iterator[tuple[str, LocalDeployment]]:
         namespace = route.metadata.namespace
@@ -161,6 +182,8 @@ def _names_in(spec: Any, of_secrets: bool) -> Iterator[str]:
         provider = backend.get("provider") or {}
         yield str((provider.get("secretRef") or {}).get("name"))
     if of_secrets:
+        tls = (spec.get("gateway") or {}).get("tls") or {}
+        yield str(tls.get("secretName"))
         keys = (spec.get("authentication") or {}).get("apiKeys") or {}
         yield str((keys.get("secretRef") or {}).get("name"))
 
@@ -188,6 +211,10 @@ def _is_running_gateway(pod: Mapping[str, Any]) -> bool:
         and "deletionTimestamp" not in pod["metadata"]
         and bool((pod.get("status") or {}).get("podIP"))
     )
+
+
+def _read_annotation(pod: Mapping[str, Any], name: str) -> str:
+    return str((pod["metadata"].get("annotations") or {}).get(name, ""))
 
 
 def _is_ready(pod: Mapping[str, Any]) -> bool:

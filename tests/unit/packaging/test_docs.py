@@ -19,11 +19,12 @@ from fairlead.api.validation import parse_llmdeployment, parse_llmroute
 from fairlead.config import OperatorConfig
 from fairlead.engines.loader import EngineCatalog
 from fairlead.facts.observed import Observed, OperatorFacts
-from fairlead.facts.route import RouteFacts
+from fairlead.facts.route import RouteFacts, SecretFacts
 from fairlead.kube.access import LEASE_NAME
 from fairlead.planning.deployment import plan_deployment
 from fairlead.planning.plan import Plan
 from fairlead.planning.route import plan_route
+from fairlead.planning.route.certificate import certificate_secret
 from fairlead.providers.loader import ProviderCatalog
 from fairlead.runtime.decide import ENGINE_KEY
 
@@ -109,7 +110,9 @@ def test_every_llmroute_that_is_shown_is_accepted(where: str, resource: Json) ->
     parsed = parse_llmroute(resource)
     assert isinstance(parsed, LLMRoute), [str(finding) for finding in parsed]
     now = datetime(2026, 11, 25, tzinfo=UTC)
-    planned = plan_route(parsed, Observed(), RouteFacts(), OperatorFacts(), ProviderCatalog.builtin(), now)
+    name = certificate_secret(parsed)
+    facts = RouteFacts(secrets={name: SecretFacts(name, "gateway-tls", is_tls=True)} if name is not None else {})
+    planned = plan_route(parsed, Observed(), facts, OperatorFacts(), ProviderCatalog.builtin(), now)
     accepted = next(c for c in planned.status["conditions"] if c["type"] == "Accepted")
     assert accepted["status"] == "True", accepted["message"]
     for child in planned.children:

@@ -266,6 +266,45 @@ def test_a_secret_in_the_input_that_does_not_consent_is_told(render: Any, secret
     assert "api.openai.com" not in json.dumps(result.clusters())
 
 
+TLS_ROUTE = change(ROUTE, "spec.gateway", {"tls": {"secretName": "chat-tls"}})
+TLS_SECRET: Json = {
+    "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+    "metadata": {"name": "chat-tls", "labels": {"fairlead.dev/use": "gateway-tls"}},
+    "stringData": {"tls.crt": "CERTIFICATE", "tls.key": "VERYSECRET"},
+}  # fmt: skip
+
+
+def test_a_certificate_is_assumed_or_taken_from_the_input(render: Any) -> None:
+    alone = render(TLS_ROUTE)
+    assert "Secret chat-tls is not in the input: assumed to be there (fairlead.dev/use=gateway-tls" in alone.err
+    whole = render(TLS_ROUTE, DEPLOYMENT, PROVIDER_SECRET, CLIENTS_SECRET, TLS_SECRET)
+    assert "chat-tls" not in whole.err
+    assert "VERYSECRET" not in whole.out + whole.err
+    for result in (alone, whole):
+        assert result.status == 0
+        assert result.one("Service", "assistants-gateway")["spec"]["ports"][0]["port"] == 443
+        assert "lds-tls.json" in result.one("ConfigMap", "assistants-gateway-bootstrap")["data"]
+
+
+@pytest.mark.parametrize(
+    ("secret", "note"),
+    [
+        (change(TLS_SECRET, "metadata.labels", None), "spec.gateway.tls: Secret chat-tls is not there, or is not labelled"),
+        (change(TLS_SECRET, "metadata.labels", {"fairlead.dev/use": "provider"}), "is not labelled fairlead.dev/use=gateway-tls"),
+        (change(TLS_SECRET, "type", "Opaque"), "is not of type kubernetes.io/tls with tls.crt and tls.key"),
+        (change(TLS_SECRET, "type", None), "is not of type kubernetes.io/tls with tls.crt and tls.key"),
+        (change(TLS_SECRET, "stringData", {"tls.crt": "CERTIFICATE"}), "is not of type kubernetes.io/tls with tls.crt and tls.key"),
+    ],
+)  # fmt: skip
+def test_a_certificate_in_the_input_that_cannot_be_used_starts_no_gateway(render: Any, secret: Json, note: str) -> None:
+    result = render(TLS_ROUTE, DEPLOYMENT, PROVIDER_SECRET, CLIENTS_SECRET, secret)
+    assert note in result.err
+    assert "VERYSECRET" not in result.out + result.err
+    made = {(one["kind"], one["metadata"]["name"]) for one in result.objects}
+    assert ("Deployment", "assistants-gateway") not in made
+    assert ("ConfigMap", "assistants-gateway-routes") in made
+
+
 def test_keys_of_clients_that_are_not_let_in_are_told(render: Any) -> None:
     secret = change(CLIENTS_SECRET, "stringData.team-b", "qz7x")
     result = render(ROUTE, DEPLOYMENT, PROVIDER_SECRET, secret)

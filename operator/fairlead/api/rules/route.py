@@ -186,6 +186,7 @@ RULES: Final = (
             "copy the name as kubectl get shows it",
         )
         for at in (
+            "spec.gateway.tls.secretName",
             "spec.backends[*].provider.secretRef.name",
             "spec.backends[*].provider.tls.caSecretRef.name",
             "spec.authentication.apiKeys.secretRef.name",

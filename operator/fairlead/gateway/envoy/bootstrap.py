@@ -42,7 +42,7 @@ def make_bootstrap(settings: GatewaySettings) -> Json:
             "clusters": [_make_admin_cluster(settings)],
         },
         "dynamic_resources": {
-            "lds_config": file_source(settings.bootstrap_directory, "lds.json"),
+            "lds_config": file_source(settings.bootstrap_directory, settings.listeners_file),
             "cds_config": file_source(settings.routing_directory, "cds.json"),
         },
         # Envoy takes 100 instructions by default; how many users' patterns may have is said where they are refused.

@@ -14,7 +14,7 @@ from fairlead.gateway.envoy.bootstrap import make_bootstrap
 from fairlead.gateway.envoy.clusters import attempts_of, key_name, make_clusters
 from fairlead.gateway.envoy.egress import make_egress_routes
 from fairlead.gateway.envoy.limits import Measure, limit_file, make_limit
-from fairlead.gateway.envoy.listeners import make_listeners
+from fairlead.gateway.envoy.listeners import CERTIFICATE_FILE, make_certificate, make_listeners
 from fairlead.gateway.envoy.routes import make_public_routes
 from fairlead.gateway.envoy.settings import GatewaySettings
 from fairlead.gateway.envoy.words import Json, make_discovery
@@ -48,7 +48,7 @@ _LISTENER: Final = "envoy.config.listener.v3.Listener"
 _CLUSTER: Final = "envoy.config.cluster.v3.Cluster"
 _ROUTES: Final = "envoy.config.route.v3.RouteConfiguration"
 _FILTER: Final = "envoy.config.core.v3.TypedExtensionConfig"
-_KEY: Final = "envoy.extensions.transport_sockets.tls.v3.Secret"
+_SDS: Final = "envoy.extensions.transport_sockets.tls.v3.Secret"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,10 @@ def render_files(table: RouteTable, settings: GatewaySettings) -> GatewayFiles:
     listeners = make_listeners(settings)
     bootstrap = {
         "bootstrap.json": _dump(make_bootstrap(settings)),
-        "lds.json": dump_resources(_LISTENER, listeners),
+        settings.listeners_file: dump_resources(_LISTENER, listeners),
     }
+    if settings.is_tls:
+        bootstrap[CERTIFICATE_FILE] = _dump(make_discovery(_SDS, "1", make_certificate(settings)))
     return GatewayFiles(bootstrap=bootstrap, routing=routing)
 
 
@@ -101,7 +103,7 @@ def _make_key_source(upstream: Upstream, number: int, settings: GatewaySettings)
     credential = upstream.credentials[number]
     directory = settings.key_directory(credential.secret)
     source = {"filename": f"{directory}/{credential.key}", "watched_directory": {"path": directory}}
-    return make_discovery(_KEY, "1", {"name": key_name(upstream, number), "generic_secret": {"secret": source}})
+    return make_discovery(_SDS, "1", {"name": key_name(upstream, number), "generic_secret": {"secret": source}})
 
 
 def dump_resources(kind: str, resources: Sequence[Json]) -> str:

@@ -1,4 +1,5 @@
-"""The two listeners of the data path. They depend on fairlead's version, ports and paths, and on nothing that a user edits.
+"""The two listeners of the data path. They depend on fairlead's version, ports and paths, on whether there is TLS, and on nothing else
+that a user edits.
 
 Public: who calls, what is in it, which chain. Egress: in the same process, one request per attempt, seen by one provider only.
 """
@@ -16,10 +17,13 @@ from fairlead.gateway.envoy.settings import GatewaySettings
 from fairlead.gateway.envoy.words import NAMESPACE, Json, file_source, make_filter, set_header, typed
 from fairlead.gateway.lua import load_classifier, load_egress, load_settler
 
-__all__ = ["CONSUMER_HEADER", "KEY", "make_listeners"]
+__all__ = ["CERTIFICATE_FILE", "CONSUMER_HEADER", "KEY", "make_certificate", "make_listeners"]
 
 #: Filter state by which the route is found: `<chain>|<stream>`.
 KEY: Final = "fairlead.key"
+#: The certificate as Envoy calls it, and the file that says where it is.
+CERTIFICATE: Final = "certificate"
+CERTIFICATE_FILE: Final = "certificate.json"
 _HCM: Final = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _LUA: Final = "envoy.extensions.filters.http.lua.v3.Lua"
 _ROUTER: Final = "envoy.extensions.filters.http.router.v3.Router"
@@ -59,7 +63,41 @@ def _make_public(settings: GatewaySettings) -> Json:
         "name": "public",
         "address": {"socket_address": {"address": settings.address, "port_value": settings.port}},
         "per_connection_buffer_limit_bytes": 1_048_576,
-        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+        "filter_chains": [
+            {
+                "filters": [{"name": "http", "typed_config": manager}],
+                **({"transport_socket": _make_transport(settings)} if settings.is_tls else {}),
+            }
+        ],
+    }
+
+
+def _make_transport(settings: GatewaySettings) -> Json:
+    """TLS with a certificate that comes by a file of its own: a renewed one is no new listener."""
+    source = file_source(settings.bootstrap_directory, CERTIFICATE_FILE)
+    return {
+        "name": "tls",
+        "typed_config": typed(
+            "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            common_tls_context={
+                "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+                "alpn_protocols": ["h2", "http/1.1"],
+                "tls_certificate_sds_secret_configs": [{"name": CERTIFICATE, "sds_config": source}],
+            },
+        ),
+    }
+
+
+def make_certificate(settings: GatewaySettings) -> Json:
+    """Where Envoy finds the certificate: in the mounted Secret, which it reads again when the kubelet swaps it."""
+    directory = settings.certificate_directory
+    return {
+        "name": CERTIFICATE,
+        "tls_certificate": {
+            "certificate_chain": {"filename": f"{directory}/tls.crt"},
+            "private_key": {"filename": f"{directory}/tls.key"},
+            "watched_directory": {"path": directory},
+        },
     }
 
 

@@ -11,7 +11,8 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
-    """Paths in the container, ports of the pod, sizes in bytes. `address` is what listeners bind."""
+    """Paths in the container, ports of the pod, sizes in bytes. `address` is what listeners bind; `is_tls`: clients are
+    served with the certificate in `certificate_directory`, and not without."""
 
     address: str = "0.0.0.0"  # noqa: S104 - a pod serves on all of its addresses
     port: int = 8080
@@ -22,8 +23,15 @@ class GatewaySettings:
     providers_directory: str = "/etc/envoy/providers"
     authorities_directory: str = "/etc/envoy/authorities"
     default_authorities: str = "/etc/ssl/certs/ca-certificates.crt"
+    certificate_directory: str = "/etc/envoy/certificate"
+    is_tls: bool = False
     admin_socket: str = "/run/envoy/admin.sock"
     max_body_bytes: int = 32 * MIB
+
+    @property
+    def listeners_file(self) -> str:
+        """Another one with TLS, so that a gateway that runs keeps its listener until a new pod has taken over."""
+        return "lds-tls.json" if self.is_tls else "lds.json"
 
     def key_directory(self, secret: str) -> str:
         """Where a Secret with a provider's keys is mounted: by its own name, so that a key is never taken for another's."""

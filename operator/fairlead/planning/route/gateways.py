@@ -44,9 +44,15 @@ class Gateways:
 
 
 def read_gateways(
-    pods: Sequence[GatewayPod], live: Files | None, authentication: str, digest: str, now: datetime
+    pods: Sequence[GatewayPod],
+    live: Files | None,
+    authentication: str,
+    digest: str,
+    now: datetime,
+    certificate: str = "",
 ) -> Gateways:
-    """`live` and `authentication`: what the ConfigMaps and the Secret hold, whose digest is `digest`."""
+    """`live` and `authentication`: what the ConfigMaps and the Secret hold, whose digest is `digest`; `certificate`: as the pods have it.
+    Pods with another one, or with none, are kept up to date while they are there, and do not count."""
     ready = [pod for pod in pods if pod.is_ready]
     loaded, late, nudges, rejected, healthy = [], [], [], set(), []
     waits: list[float] = []
@@ -54,7 +60,7 @@ def read_gateways(
     for pod in ready:
         versions = read_loaded(pod.loaded) if pod.loaded is not None else {}
         if live is not None and is_loaded(live, [versions]) and versions.get(AUTHENTICATION) == authentication:
-            current += 1
+            current += pod.certificate == certificate
             loaded.append(versions)
             healthy.append(read_healthy(pod.loaded or {}))
             continue
@@ -68,7 +74,7 @@ def read_gateways(
             nudges.append(Nudge(pod.name, pod.uid, ANNOTATION_ROUTING, due))
         waits.append(_look_again_s(age_s))
     return Gateways(
-        ready=len(ready),
+        ready=sum(1 for pod in ready if pod.certificate == certificate),
         loaded=tuple(loaded),
         current=current,
         late=tuple(late),

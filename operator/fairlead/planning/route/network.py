@@ -9,8 +9,11 @@ from fairlead.api.names import gateway_name, make_engine_selector, make_gateway_
 from fairlead.api.resource import LLMRoute
 from fairlead.api.route import GatewayServiceSpec, GatewaySpec, LLMAccess
 from fairlead.facts.observed import OperatorFacts
+from fairlead.gateway.envoy import GatewaySettings
 from fairlead.planning.route.backends import Resolved
+from fairlead.planning.route.certificate import certificate_secret
 from fairlead.planning.route.metadata import make_metadata
+from fairlead.planning.route.pod import public_port
 
 __all__ = ["has_disruption_budget", "make_disruption_budget", "make_endpoint", "make_network_policy", "make_service"]
 
@@ -21,9 +24,10 @@ _DNS_PORTS: Final = (53, 5353)
 _NAMESPACE_NAME: Final = "kubernetes.io/metadata.name"
 
 
-def make_service(route: LLMRoute) -> Json:
+def make_service(route: LLMRoute, settings: GatewaySettings) -> Json:
     """Ready gateways behind one address."""
     service = _service_of(route)
+    name = public_port(settings)
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -31,16 +35,17 @@ def make_service(route: LLMRoute) -> Json:
         "spec": {
             "type": service.type.value,
             "selector": make_gateway_selector(route.metadata.name),
-            "ports": [{"name": "http", "port": service.port, "targetPort": "http", "protocol": "TCP"}],
+            "ports": [{"name": name, "port": _port_of(route), "targetPort": name, "protocol": "TCP"}],
         },
     }
 
 
 def make_endpoint(route: LLMRoute) -> str:
     """Base URL of the OpenAI-compatible API inside the cluster."""
-    port = _service_of(route).port
+    scheme, usual = ("https", 443) if certificate_secret(route) is not None else ("http", 80)
+    port = _port_of(route)
     host = f"{gateway_name(route.metadata.name)}.{route.metadata.namespace}.svc"
-    return f"http://{host}{'' if port == 80 else f':{port}'}/v1"
+    return f"{scheme}://{host}{'' if port == usual else f':{port}'}/v1"
 
 
 def has_disruption_budget(route: LLMRoute) -> bool:
@@ -62,7 +67,9 @@ def make_disruption_budget(route: LLMRoute) -> Json:
     }
 
 
-def make_network_policy(route: LLMRoute, resolved: Iterable[Resolved], operator: OperatorFacts) -> Json:
+def make_network_policy(
+    route: LLMRoute, resolved: Iterable[Resolved], operator: OperatorFacts, settings: GatewaySettings
+) -> Json:
     """In: requests from anywhere, status and metrics for the operator and monitoring. Out: names, the engines of this route's
     deployments, and the ports of its providers if it has any."""
     namespaces = dict.fromkeys([operator.namespace, *operator.monitoring_namespaces])
@@ -75,7 +82,8 @@ def make_network_policy(route: LLMRoute, resolved: Iterable[Resolved], operator:
             "podSelector": {"matchLabels": make_gateway_selector(route.metadata.name)},
             "policyTypes": ["Ingress", "Egress"],
             "ingress": [
-                {"ports": [{"protocol": "TCP", "port": "http"}]},
+                # By number: pods of before and after a change between HTTP and HTTPS call the same port differently.
+                {"ports": [{"protocol": "TCP", "port": settings.port}]},
                 {"from": watchers, "ports": [{"protocol": "TCP", "port": "status"}]},
             ],
             "egress": [
@@ -105,6 +113,10 @@ def _make_egress(route: LLMRoute, resolved: tuple[Resolved, ...]) -> list[Json]:
     )
     outside = [{"ports": [{"protocol": "TCP", "port": port} for port in ports]}] if ports else []
     return [*local, *outside]
+
+
+def _port_of(route: LLMRoute) -> int:
+    return _service_of(route).port or (443 if certificate_secret(route) is not None else 80)
 
 
 def _service_of(route: LLMRoute) -> GatewayServiceSpec:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Final
 
 from fairlead.api.conditions import ROUTE_CONDITIONS, Reason
-from fairlead.api.names import gateway_name
+from fairlead.api.names import gateway_name, gateway_part_name
 from fairlead.api.patterns import find_pattern_faults
 from fairlead.api.resource import Finding, LLMRoute, Metadata
 from fairlead.api.route import GatewaySpec
@@ -24,8 +24,10 @@ from fairlead.planning.conditions import make_conditions, make_transition_events
 from fairlead.planning.ownership import find_deletes, find_ours, keep_ours
 from fairlead.planning.plan import Child, Plan
 from fairlead.planning.route.backends import Resolved, reachable, resolve_backends, see_through
+from fairlead.planning.route.certificate import Certificate, certificate_secret, make_settings, read_certificate
 from fairlead.planning.route.clients import Clients, read_clients
 from fairlead.planning.route.files import (
+    BOOTSTRAP,
     find_too_large,
     fits,
     make_bootstrap_map,
@@ -80,11 +82,12 @@ def plan_route(
     if metadata.deletion_timestamp:
         return Plan(children=(), deletes=(), status=route.status)
     resolved, table = resolve_route(route, facts, operator, providers)
-    files = render_files(table, SETTINGS)
+    settings = make_settings(route, SETTINGS)
+    files = render_files(table, settings)
     refusal = _find_refusal(route, resolved, files.routing)
     live = read_routing(observed.children, metadata)
     clients = read_clients(route, facts)
-    gateways = _read_gateways(facts, live, clients.version, now)
+    gateways = _read_gateways(route, facts, live, clients.version, now)
     authentication = render_authentication(clients.keys, clients.version, anonymous=table.anonymous is not None)
     if refusal is not None:
         refused = [backend.name for backend in resolved if backend.refusal]
@@ -102,19 +105,23 @@ def plan_route(
             gateways=gateways,
         )
     step = choose_step(files.routing, live, gateways.loaded, partial(withdraw, table=table))
+    deployment = observed.children.get(ObjectKey("Deployment", metadata.namespace, gateway_name(metadata.name)))
+    certificate = read_certificate(route, facts, deployment)
     authorities = find_authorities(route, [backend.certificate_secret for backend in resolved])
-    template = make_template(route, operator, SETTINGS, files.bootstrap, authorities)
+    template = make_template(route, operator, settings, files.bootstrap, authorities)
     fresh = make_fresh_revision(template, files.bootstrap, make_template_inputs(route, authorities))
     revision = choose_revision(fresh, route, observed)
-    wanted = _make_children(route, operator, revision, step, authentication, resolved)
-    children, taken = keep_ours(wanted, observed, metadata)
+    wanted = _make_children(route, operator, settings, revision, step, authentication, resolved)
+    held = _find_held(metadata) if certificate.problem else frozenset()
+    children, taken = keep_ours([child for child in wanted if child.key not in held], observed, metadata)
     seen = see_through(resolved, _find_unseen(table, gateways))
     faults = [Fault(Reason.NAME_CONFLICT, describe_taken(key, found), terminal=True) for key, found in taken]
     faults += [describe_failure(failure) for failure in observed.failures]
-    situation = _make_situation(route, table, seen, clients, gateways, step, live, faults)
+    faults += [certificate.fault] if certificate.fault is not None else []
+    situation = _make_situation(route, table, seen, clients, certificate, gateways, step, live, faults)
     situation = replace(situation, newer_revision=revision.newer, rolling=_describe_rollout(observed, metadata))
     conditions = decide_conditions(situation)
-    status = _make_status(route, table, seen, situation, step, clients) | {
+    status = _make_status(route, table, seen, situation, step, clients, certificate) | {
         "conditions": make_conditions(conditions, metadata.generation, route.status, now, ROUTE_CONDITIONS)
     }
     return Plan(
@@ -214,14 +221,24 @@ def _make_narrowed(
     return keep_ours(wanted, observed, metadata)[0]
 
 
-def _read_gateways(facts: RouteFacts, live: Files | None, authentication: str, now: datetime) -> Gateways:
+def _read_gateways(
+    route: LLMRoute, facts: RouteFacts, live: Files | None, authentication: str, now: datetime
+) -> Gateways:
     digest = routing_digest(live or {}, authentication)
-    return read_gateways(facts.gateways, live, authentication, digest, now)
+    return read_gateways(facts.gateways, live, authentication, digest, now, certificate_secret(route) or "")
+
+
+def _find_held(owner: Metadata) -> frozenset[ObjectKey]:
+    """What stays as it is while there is no certificate: the pods, what they start with, and what leads to them."""
+    name = gateway_name(owner.name)
+    held = (("ConfigMap", gateway_part_name(owner.name, BOOTSTRAP)), ("Service", name), ("Deployment", name))
+    return frozenset(ObjectKey(kind, owner.namespace, name) for kind, name in held)
 
 
 def _make_children(
     route: LLMRoute,
     operator: OperatorFacts,
+    settings: GatewaySettings,
     revision: GatewayRevision,
     step: Step,
     authentication: str,
@@ -233,8 +250,8 @@ def _make_children(
         make_bootstrap_map(owner, revision.bootstrap),
         make_clients_secret(owner, authentication),
         *make_routing_maps(owner, step.files),
-        make_service(route),
-        make_network_policy(route, resolved, operator),
+        make_service(route, settings),
+        make_network_policy(route, resolved, operator, settings),
         make_deployment(route, revision.template, revision.annotations),
         *([make_disruption_budget(route)] if has_disruption_budget(route) else []),
     ]
@@ -250,20 +267,21 @@ def _make_situation(
     table: RouteTable,
     resolved: Sequence[Resolved],
     clients: Clients,
+    certificate: Certificate,
     gateways: Gateways,
     step: Step,
     live: Files | None,
     faults: Sequence[Fault],
 ) -> Situation:
     is_published = step.is_last and live == step.files
-    problems = (*find_problems(resolved), *([clients.problem] if clients.problem else []))
+    others = (problem for problem in (clients.problem, certificate.problem) if problem)
     return Situation(
         wanted=_replicas_of(route),
         ready=gateways.ready,
         programmed=gateways.current if is_published else 0,
         is_published=is_published,
         fault=min(faults, key=lambda fault: not fault.terminal, default=None),
-        problems=problems,
+        problems=(*find_problems(resolved), *others),
         orphans=find_orphans(table, resolved),
         rejected=gateways.rejected,
     )
@@ -276,10 +294,12 @@ def _make_status(
     situation: Situation,
     step: Step,
     clients: Clients,
+    certificate: Certificate,
 ) -> Json:
+    endpoint = route.status.get("endpoint") if certificate.problem else make_endpoint(route)
     return {
         "observedGeneration": route.metadata.generation,
-        "endpoint": make_endpoint(route),
+        **({"endpoint": endpoint} if endpoint else {}),
         "gateways": f"{situation.programmed}/{situation.wanted}",
         "routing": routing_digest(step.files, clients.version),
         "modelCount": len(table.models),

@@ -7,6 +7,7 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from fairlead.api.names import (
+    ANNOTATION_TLS,
     GROUP,
     gateway_name,
     gateway_part_name,
@@ -19,6 +20,7 @@ from fairlead.api.route import GatewaySpec
 from fairlead.facts.observed import OperatorFacts
 from fairlead.gateway.envoy import GatewaySettings
 from fairlead.planning.route.backends import AUTHORITIES_KEY
+from fairlead.planning.route.certificate import CERTIFICATE_VOLUME, certificate_secret
 from fairlead.planning.route.files import BOOTSTRAP, CLIENTS, ROUTING_PARTS
 from fairlead.planning.route.metadata import make_metadata
 from fairlead.providers.loader import ProviderCatalog
@@ -31,6 +33,7 @@ __all__ = [
     "make_deployment",
     "make_template",
     "make_template_inputs",
+    "public_port",
 ]
 
 Json = dict[str, Any]
@@ -43,6 +46,11 @@ _USER: Final = 65532
 _WORKERS: Final = 2
 #: For Envoy's own end after the drain, seconds.
 _EXIT_S: Final = 10
+
+
+def public_port(settings: GatewaySettings) -> str:
+    """Name of the port for clients. With TLS it is another one, so that the Service never leads to a pod that has none."""
+    return "https" if settings.is_tls else "http"
 
 
 def make_deployment(route: LLMRoute, template: Json, annotations: Mapping[str, str]) -> Json:
@@ -73,7 +81,9 @@ def make_template(
     """The PodTemplateSpec of a gateway that starts with these files. `authorities`: Secrets that it mounts, and the keys of them that
     hold certificates."""
     name, drain_s = route.metadata.name, _drain_s(route)
+    certificate = certificate_secret(route)
     started = {ANNOTATION_BOOTSTRAP: digest_bootstrap(bootstrap)}
+    started |= {ANNOTATION_TLS: certificate} if certificate is not None else {}
     return {
         "metadata": {"labels": make_gateway_labels(name), "annotations": started},
         "spec": {
@@ -103,10 +113,12 @@ def make_template(
 
 def make_template_inputs(route: LLMRoute, authorities: Authorities) -> Json:
     """What of the spec shapes the pods. What is not said does not stand in it, so that a field of a later release changes nothing."""
+    certificate = certificate_secret(route)
     return {
         "drain": _drain_s(route),
         "keys": _provider_keys(route),
         "authorities": authorities,
+        **({"certificate": certificate} if certificate is not None else {}),
     }
 
 
@@ -136,13 +148,17 @@ def _make_container(
             "warning",
         ],
         "ports": [
-            {"name": "http", "containerPort": settings.port, "protocol": "TCP"},
+            {"name": public_port(settings), "containerPort": settings.port, "protocol": "TCP"},
             {"name": "status", "containerPort": settings.status_port, "protocol": "TCP"},
         ],
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
         # The public port, not Envoy's own idea of being ready: it calls itself live without a listener.
         "readinessProbe": {
-            "httpGet": {"path": "/healthz", "port": "http"},
+            "httpGet": {
+                "path": "/healthz",
+                "port": public_port(settings),
+                **({"scheme": "HTTPS"} if settings.is_tls else {}),
+            },
             "periodSeconds": 2,
             "timeoutSeconds": 2,
             "failureThreshold": 3,
@@ -177,13 +193,15 @@ def _make_mounts(route: LLMRoute, settings: GatewaySettings, authorities: Author
         mount("clients", settings.clients_directory),
         mount("run", settings.admin_socket.rpartition("/")[0], writable=True),
     ]
+    if certificate_secret(route) is not None:
+        mounts.append(mount(CERTIFICATE_VOLUME, settings.certificate_directory))
     mounts += [mount(_volume_name("key", name), settings.key_directory(name)) for name in _provider_keys(route)]
     mounts += [mount(_volume_name("ca", name), settings.authorities_directory_of(name)) for name in authorities]
     return mounts
 
 
 def _make_volumes(route: LLMRoute, authorities: Authorities) -> list[Json]:
-    """Secrets of providers are optional: a route whose Secret is missing serves what it can."""
+    """Secrets of providers are optional: a route whose Secret is missing serves what it can. That with the certificate is not."""
     name = route.metadata.name
     sources = [{"configMap": {"name": gateway_part_name(name, part)}} for part in ROUTING_PARTS]
     volumes: list[Json] = [
@@ -192,6 +210,11 @@ def _make_volumes(route: LLMRoute, authorities: Authorities) -> list[Json]:
         {"name": "clients", "secret": {"secretName": gateway_part_name(name, CLIENTS), "defaultMode": 0o440}},
         {"name": "run", "emptyDir": {"sizeLimit": "16Mi"}},
     ]
+    certificate = certificate_secret(route)
+    if certificate is not None:
+        items = [{"key": key, "path": key} for key in ("tls.crt", "tls.key")]
+        source = {"secretName": certificate, "defaultMode": 0o440, "items": items}
+        volumes.append({"name": CERTIFICATE_VOLUME, "secret": source})
     for what, secrets in (("key", _provider_keys(route)), ("ca", authorities)):
         for secret, keys in secrets.items():
             items = [{"key": key, "path": key} for key in keys]

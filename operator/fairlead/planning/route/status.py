@@ -142,7 +142,7 @@ def _decide_resolved(situation: Situation) -> Condition:
 
 def _decide_programmed(situation: Situation) -> Condition:
     kind = ConditionType.PROGRAMMED
-    if situation.fault is not None and situation.fault.terminal:
+    if situation.fault is not None and (situation.fault.terminal or situation.fault.reason is Reason.REF_NOT_RESOLVED):
         return Condition(kind, FALSE, situation.fault.reason, situation.fault.message)
     count = f"{situation.programmed} of {situation.wanted} gateways have loaded this generation"
     if situation.rejected and situation.programmed < situation.ready:

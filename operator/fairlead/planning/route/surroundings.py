@@ -58,12 +58,15 @@ def _read_certificate_secret(spec: Mapping[str, Any]) -> str:
     return str(certificate.get("secretName") or "") if isinstance(certificate, Mapping) else ""
 
 
-def describe_secret(metadata: Mapping[str, Any], keys: Collection[str] | None = None) -> SecretFacts:
-    """A provider's Secret by its metadata alone: what it may be used for, and to which hosts it may be sent."""
+def describe_secret(
+    metadata: Mapping[str, Any], keys: Collection[str] | None = None, *, is_tls: bool = False
+) -> SecretFacts:
+    """A Secret by its metadata, without its values: what it may be used for, and to which hosts it may be sent."""
     hosts = str((metadata.get("annotations") or {}).get(ANNOTATION_HOSTS, ""))
     return SecretFacts(
         name=str(metadata["name"]),
         use=str((metadata.get("labels") or {}).get(LABEL_USE, "")),
         hosts=frozenset(part.strip().lower() for part in hosts.split(",")) - {""},
         keys=None if keys is None else frozenset(keys),
+        is_tls=is_tls,
     )

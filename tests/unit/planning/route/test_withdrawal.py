@@ -224,6 +224,8 @@ def test_patterns_that_are_taken_back_change_nothing_by_themselves() -> None:
     refused = make_spec()
     refused["backends"][1]["provider"]["region"] = "mars"
     assert routes_of(plan(make_route(refused, generation=2), make_facts(), carry_out(first))) == routes_of(first)
+
+
 def test_what_stays_is_charged_as_before() -> None:
     """Until the next step, callers have other profiles, and their limits with them."""
     spec = make_spec()
