@@ -18,7 +18,7 @@ from tests.gateway.mounts import Mount
 from tests.unit.gateway.envoy_process import envoy_binary
 
 from fairlead.gateway.envoy import GatewaySettings, render_files
-from fairlead.gateway.envoy.clients import AUTHENTICATION_FILE, render_authentication
+from fairlead.gateway.envoy.clients import AUTHENTICATION_FILE, TokenIssuer, render_authentication
 from fairlead.gateway.envoy.loaded import AUTHENTICATION, find_rejected, read_healthy, read_loaded
 from fairlead.gateway.envoy.withdrawal import withdraw
 from fairlead.gateway.table import RouteTable
@@ -117,9 +117,16 @@ class Gateway:
             on_step(step)
         raise AssertionError(f"no end of steps: {[step.phase for step in steps]}")
 
-    def let_in(self, keys: Mapping[str, tuple[str, ...]] | None, version: str, *, anonymous: bool) -> None:
+    def let_in(
+        self,
+        keys: Mapping[str, tuple[str, ...]] | None,
+        version: str,
+        *,
+        anonymous: bool,
+        tokens: TokenIssuer | None = None,
+    ) -> None:
         """Publish who may call, and wait until that holds."""
-        text = render_authentication(keys, version, anonymous=anonymous)
+        text = render_authentication(keys, version, anonymous=anonymous, tokens=tokens)
         self.mount(self.settings.clients_directory).write({AUTHENTICATION_FILE: text})
         self.until(lambda: self.loaded().get(AUTHENTICATION) == version, "loading the keys")
 

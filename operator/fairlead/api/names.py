@@ -40,6 +40,7 @@ LABEL_USE: Final = f"{GROUP}/use"
 USE_PROVIDER: Final = "provider"
 USE_CLIENTS: Final = "clients"
 USE_GATEWAY_TLS: Final = "gateway-tls"
+USE_JWKS: Final = "jwks"
 ANNOTATION_HOSTS: Final = f"{GROUP}/hosts"
 
 #: Label keys that belong to fairlead; `spec.pod.labels` may not touch them.

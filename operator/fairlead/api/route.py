@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import Field
 
 from fairlead.api.base import ApiModel, Atomic, Bool, Int, ListMap, SchemaExtra
-from fairlead.api.model import SecretKeyReference
+from fairlead.api.model import ConfigMapKeyReference, SecretKeyReference
 from fairlead.api.serving import RevisionPolicy, ServiceType
 
 
@@ -254,6 +254,33 @@ class ApiKeysSpec(ApiModel):
     per line (several while keys are exchanged). Required."""
 
 
+class JWKSSpec(ApiModel):
+    """Where the public keys of an issuer are, as a JSON Web Key Set."""
+
+    secret_ref: SecretKeyReference | None = None
+    """Key of a Secret labelled fairlead.dev/use=jwks. Absent: configMapRef must be given."""
+    config_map_ref: ConfigMapKeyReference | None = None
+    """Key of a ConfigMap labelled fairlead.dev/use=jwks. Absent: secretRef must be given; exactly one of both."""
+
+
+class JWTSpec(ApiModel):
+    """Callers who show a token that somebody else has signed."""
+
+    issuer: Annotated[str, Field(min_length=1, max_length=512)]
+    """Who signs: what tokens have as iss, such as https://id.example.com. Required."""
+    audiences: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=512)]], Atomic, Field(min_length=1, max_length=16)
+    ]
+    """For whom tokens must be made out: one of these must be in aud, so that a token for somebody else does not open this
+    gateway. Required."""
+    jwks: JWKSSpec
+    """The issuer's public keys: RSA, EC (P-256, P-384, P-521) and Ed25519. They are not fetched from the issuer; whoever
+    exchanges them writes the new ones beside the old ones first. Required."""
+    consumer_claim: Annotated[str, Field(min_length=1, max_length=128)] = "sub"
+    """Claim that names the consumer, as spec.roles[].consumers has it; dots lead into nested claims. A token without it is
+    refused. Each consumer is a label in metrics, so one with few values, such as a team, is better. Default: sub."""
+
+
 class AnonymousSpec(ApiModel):
     """Callers who show nothing."""
 
@@ -266,8 +293,11 @@ class AuthenticationSpec(ApiModel):
 
     api_keys: ApiKeysSpec | None = None
     """Callers show a key, as Authorization: Bearer or x-api-key. Absent: nobody is known by a key."""
+    jwt: JWTSpec | None = None
+    """Callers show a signed token, as Authorization: Bearer. It must have a time at which it expires (exp), and goes no
+    further than the gateway. Absent: nobody is known by a token."""
     anonymous: AnonymousSpec | None = None
-    """Callers without a key are let in with this role. Absent: they get 401."""
+    """Callers without key and token are let in with this role. Absent: they get 401."""
 
 
 class LimitsSpec(ApiModel):
@@ -289,7 +319,8 @@ class RoleSpec(ApiModel):
     consumers: Annotated[list[Annotated[str, Field(min_length=1, max_length=253)]], Names, Field(max_length=256)] = (
         Field(default_factory=list)
     )
-    """Consumers who have this role, each once: keys of the Secret with the clients' API keys. Default: none."""
+    """Consumers who have this role, each once: keys of the Secret with the clients' API keys, or what tokens have as
+    authentication.jwt.consumerClaim. Default: none."""
     llm_access: Annotated[list[LLMAccess], Atomic, Field(min_length=1, max_length=2)]
     """Kinds of backends that may be used: Local (deployments of this cluster), Cloud (providers). Required."""
     data_access: Annotated[list[DataClass], Atomic, Field(min_length=1, max_length=4)]

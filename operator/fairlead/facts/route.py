@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["ClientsSecret", "GatewayPod", "LocalDeployment", "RouteFacts", "SecretFacts"]
+__all__ = ["ClientsSecret", "GatewayPod", "KeySet", "LocalDeployment", "RouteFacts", "SecretFacts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,16 @@ class ClientsSecret:
 
 
 @dataclass(frozen=True, slots=True)
+class KeySet:
+    """The Secret or ConfigMap with the public keys of an issuer. `text`: the value that the route names, None where it is not there."""
+
+    kind: str
+    name: str
+    use: str
+    text: bytes | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayPod:
     """One pod of the gateway. `loaded`: its answer to GET /generation as it is, None when it did not answer; `nudge`: the annotation
     by which its kubelet was last told to look at its volumes again; `certificate`: the Secret with whose certificate it serves, ""
@@ -80,4 +90,5 @@ class RouteFacts:
     deployments: Mapping[str, LocalDeployment] = field(default_factory=dict)
     secrets: Mapping[str, SecretFacts] = field(default_factory=dict)
     clients: ClientsSecret | None = None
+    key_set: KeySet | None = None
     gateways: tuple[GatewayPod, ...] = ()

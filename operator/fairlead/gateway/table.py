@@ -278,7 +278,7 @@ def make_table(
         consumers=consumers,
         known=known,
         anonymous=anonymous,
-        has_keys=spec.authentication.api_keys is not None,
+        has_keys=spec.authentication.api_keys is not None or spec.authentication.jwt is not None,
         chains=chains,
         targets={model.name: frozenset(target.backend for target in model.targets) for model in spec.models},
         upstreams=tuple(upstreams[backend.name] for backend in backends if backend.name in upstreams),

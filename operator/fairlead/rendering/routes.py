@@ -64,7 +64,7 @@ def render_route(
     omissions: list[str] = []
     for child in plan.children if not findings else ():
         body: Json = json.loads(json.dumps(child.body))
-        if clients.keys is not None and _holds_keys(body, route):
+        if (clients.keys is not None or clients.tokens is not None) and _holds_keys(body, route):
             body = _without_keys(body)
             omissions.append(f"Secret/{body['metadata']['name']}: is printed without the clients' keys")
         objects.append(body)
@@ -77,7 +77,9 @@ def render_route(
         findings=findings,
         notes=tuple(notes),
         omissions=tuple(omissions),
-        letting_in=frozenset(clients.keys or ()) if surroundings.has_clients(route) else None,
+        letting_in=frozenset(clients.keys or ())
+        if surroundings.has_clients(route) and clients.tokens is None
+        else None,
     )
 
 

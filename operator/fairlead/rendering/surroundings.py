@@ -12,14 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from fairlead.api.names import ANNOTATION_HOSTS, LABEL_USE, USE_CLIENTS, USE_GATEWAY_TLS, USE_PROVIDER
+from fairlead.api.names import ANNOTATION_HOSTS, LABEL_USE, USE_CLIENTS, USE_GATEWAY_TLS, USE_JWKS, USE_PROVIDER
 from fairlead.api.resource import Finding, LLMDeployment, LLMRoute
 from fairlead.api.validation import parse_llmdeployment
 from fairlead.facts.observed import OperatorFacts
-from fairlead.facts.route import ClientsSecret, LocalDeployment, RouteFacts, SecretFacts
+from fairlead.facts.route import ClientsSecret, KeySet, LocalDeployment, RouteFacts, SecretFacts
 from fairlead.planning.route.backends import find_wanted_hosts
 from fairlead.planning.route.certificate import certificate_secret
 from fairlead.planning.route.surroundings import describe_deployment, describe_secret
+from fairlead.planning.route.tokens import locate_keys
 from fairlead.providers.loader import ProviderCatalog
 
 __all__ = ["ASSUMED_PORT", "InputDeployment", "Surroundings", "find_named_secrets", "find_secret_findings"]
@@ -29,6 +30,8 @@ Json = Mapping[str, Any]
 Identity = tuple[str, str]
 #: The pods' port of a deployment that is not in the input: vLLM's.
 ASSUMED_PORT: Final = 8000
+#: Of an issuer whose keys are not in the input. They are not printed.
+_ASSUMED_KEYS: Final = b'{"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "AAAA"}]}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ class Surroundings:
                 **dict(self._find_certificate(route, notes)),
             },
             clients=self._find_clients(route, notes),
+            key_set=self._find_key_set(route, notes),
         )
         self._note_authorities(route, notes)
         return facts, notes
@@ -125,6 +129,19 @@ class Surroundings:
             return ClientsSecret(name, USE_CLIENTS, "assumed", {})
         return ClientsSecret(name, describe_secret(_metadata_of(found)).use, "input", _read_values(found))
 
+    def _find_key_set(self, route: LLMRoute, notes: list[str]) -> KeySet | None:
+        spec = route.spec.authentication.jwt
+        if spec is None:
+            return None
+        kind, name, key = locate_keys(spec.jwks)
+        found = self.secrets.get((route.metadata.namespace, name)) if kind == "Secret" else None
+        if found is None:
+            notes.append(
+                f"{kind} {name} is not in the input: assumed to hold the issuer's keys ({LABEL_USE}={USE_JWKS})"
+            )
+            return KeySet(kind, name, USE_JWKS, _ASSUMED_KEYS)
+        return KeySet(kind, name, describe_secret(_metadata_of(found)).use, _read_values(found).get(key))
+
     def has_clients(self, route: LLMRoute) -> bool:
         """Whether the Secret with the clients' keys is in the input, so that it is known who has one."""
         spec = route.spec.authentication.api_keys
@@ -144,9 +161,9 @@ def find_named_secrets(route: LLMRoute) -> set[Identity]:
     """Secrets that a route refers to."""
     keys = route.spec.authentication.api_keys
     names = {keys.secret_ref.name} if keys is not None else set()
-    certificate = certificate_secret(route)
-    if certificate is not None:
-        names.add(certificate)
+    certificate, tokens = certificate_secret(route), route.spec.authentication.jwt
+    names |= {certificate} if certificate is not None else set()
+    names |= {tokens.jwks.secret_ref.name} if tokens is not None and tokens.jwks.secret_ref is not None else set()
     for provider in (backend.provider for backend in route.spec.backends):
         if provider is not None:
             names.add(provider.secret_ref.name)

@@ -121,8 +121,9 @@ def make_llmroute(config: OperatorConfig, planner: Planner) -> Kind:
         children=ROUTE_CHILD_RESOURCES,
         describe_taken=route_metadata.describe_taken,
         watches=tuple(
-            Selection(SECRET, namespace, names.LABEL_USE, metadata_only=True)
+            Selection(resource, namespace, names.LABEL_USE, metadata_only=resource is SECRET)
             for namespace in (config.watch_namespaces or (None,))
+            for resource in (SECRET, CONFIG_MAP)
         ),
         concerned=find_concerned_routes,
         is_needed=False,

@@ -26,14 +26,15 @@ from fairlead.api.resource import LLMRoute
 from fairlead.api.validation import parse_llmroute
 from fairlead.config import OperatorConfig
 from fairlead.facts.observed import ObjectKey, Observed
-from fairlead.facts.route import ClientsSecret, GatewayPod, LocalDeployment, RouteFacts, SecretFacts
+from fairlead.facts.route import ClientsSecret, GatewayPod, KeySet, LocalDeployment, RouteFacts, SecretFacts
 from fairlead.kube.cache import Cache, Change
 from fairlead.kube.client import ApiClient
-from fairlead.kube.resources import LLMDEPLOYMENT, LLMROUTE, SECRET, SERVICE
+from fairlead.kube.resources import CONFIG_MAP, LLMDEPLOYMENT, LLMROUTE, SECRET, SERVICE
 from fairlead.planning.plan import Plan
 from fairlead.planning.route import plan_invalid_route, plan_route
 from fairlead.planning.route.certificate import certificate_secret
 from fairlead.planning.route.surroundings import describe_deployment, describe_secret
+from fairlead.planning.route.tokens import locate_keys
 from fairlead.providers.loader import ProviderCatalog
 from fairlead.sources.gateway import GatewaySource
 
@@ -61,13 +62,17 @@ class RoutePlanner:
         if not isinstance(parsed, LLMRoute):
             facts = RouteFacts(gateways=await self._ask_gateways(observed.pods))
             return plan_invalid_route(raw, parsed, observed, facts, now)
-        clients, certificates, gateways = await asyncio.gather(
-            self._read_clients(parsed), self._find_certificate(parsed), self._ask_gateways(observed.pods)
+        clients, key_set, certificates, gateways = await asyncio.gather(
+            self._read_clients(parsed),
+            self._read_key_set(parsed),
+            self._find_certificate(parsed),
+            self._ask_gateways(observed.pods),
         )
         facts = RouteFacts(
             deployments=dict(self._find_deployments(parsed)),
             secrets={**dict(self._find_secrets(parsed)), **certificates},
             clients=clients,
+            key_set=key_set,
             gateways=gateways,
         )
         return (
@@ -97,9 +102,27 @@ class RoutePlanner:
 
     async def _read_clients(self, route: LLMRoute) -> ClientsSecret | None:
         spec = route.spec.authentication.api_keys
+        return await self._read_secret(route.metadata.namespace, spec.secret_ref.name) if spec is not None else None
+
+    async def _read_key_set(self, route: LLMRoute) -> KeySet | None:
+        """Public keys, from a Secret as the clients' keys are, or from a ConfigMap that is in the cache as a whole."""
+        spec = route.spec.authentication.jwt
         if spec is None:
             return None
-        key = ObjectKey(SECRET.kind, route.metadata.namespace, spec.secret_ref.name)
+        kind, name, key = locate_keys(spec.jwks)
+        if kind == SECRET.kind:
+            secret = await self._read_secret(route.metadata.namespace, name)
+            return KeySet(kind, name, secret.use, secret.data.get(key)) if secret is not None else None
+        entry = self._cache.get(ObjectKey(kind, route.metadata.namespace, name))
+        if entry is None:
+            return None
+        live = entry.load()
+        text = (live.get("data") or {}).get(key)
+        use = str((live["metadata"].get("labels") or {}).get(LABEL_USE, ""))
+        return KeySet(kind, name, use, str(text).encode() if text is not None else None)
+
+    async def _read_secret(self, namespace: str, name: str) -> ClientsSecret | None:
+        key = ObjectKey(SECRET.kind, namespace, name)
         entry = self._cache.get(key)
         if entry is None:
             self._clients.pop(key, None)
@@ -156,10 +179,12 @@ class RoutePlanner:
 
 
 def find_concerned_routes(change: Change, cache: Cache) -> Iterator[ObjectKey]:
-    """Routes that name an LLMDeployment, one of its Services or a Secret that changed."""
+    """Routes that name an LLMDeployment, one of its Services, a Secret or a ConfigMap of somebody's own that changed."""
     entry = change.after or change.before
-    if entry is None or entry.key.kind not in (LLMDEPLOYMENT.kind, SERVICE.kind, SECRET.kind):
+    if entry is None or entry.key.kind not in (LLMDEPLOYMENT.kind, SERVICE.kind, SECRET.kind, CONFIG_MAP.kind):
         return
+    if entry.key.kind == CONFIG_MAP.kind and entry.owner is not None:
+        return  # a child
     named = entry.key.name
     if entry.key.kind == SERVICE.kind:
         if entry.owner is None or entry.owner.kind != LLMDEPLOYMENT.kind:
@@ -167,25 +192,29 @@ def find_concerned_routes(change: Change, cache: Cache) -> Iterator[ObjectKey]:
         named = entry.owner.name
     for key in cache.keys(LLMROUTE.kind, entry.key.namespace):
         route = cache.get(key)
-        if route is not None and named in set(_names_in(route.load().get("spec"), entry.key.kind == SECRET.kind)):
+        if route is not None and named in set(_names_in(route.load().get("spec"), entry.key.kind)):
             yield key
 
 
-def _names_in(spec: Any, of_secrets: bool) -> Iterator[str]:
-    """Names of Secrets or of deployments that a raw spec refers to. It need not be valid."""
+def _names_in(spec: Any, kind: str) -> Iterator[str]:
+    """Names of Secrets, ConfigMaps or deployments that a raw spec refers to. It need not be valid."""
     if not isinstance(spec, Mapping):
         return
+    ways = spec.get("authentication") or {}
+    jwks = (ways.get("jwt") or {}).get("jwks") or {}
+    if kind == CONFIG_MAP.kind:
+        yield str((jwks.get("configMapRef") or {}).get("name"))
+        return
     for backend in spec.get("backends") or ():
-        if not of_secrets:
+        if kind != SECRET.kind:
             yield str((backend.get("deployment") or {}).get("name"))
             continue
         provider = backend.get("provider") or {}
         yield str((provider.get("secretRef") or {}).get("name"))
-    if of_secrets:
-        tls = (spec.get("gateway") or {}).get("tls") or {}
-        yield str(tls.get("secretName"))
-        keys = (spec.get("authentication") or {}).get("apiKeys") or {}
-        yield str((keys.get("secretRef") or {}).get("name"))
+    if kind == SECRET.kind:
+        yield str(((spec.get("gateway") or {}).get("tls") or {}).get("secretName"))
+        yield str(((ways.get("apiKeys") or {}).get("secretRef") or {}).get("name"))
+        yield str((jwks.get("secretRef") or {}).get("name"))
 
 
 def _read_secret(live: Mapping[str, Any]) -> ClientsSecret:

@@ -17,6 +17,8 @@ from fairlead.api.crd import find_node, make_crds
 Json = dict[str, Any]
 Steps = tuple[str, ...]
 Change = Callable[[Json], str]
+#: Objects that have every field together: of some fields an object may have only one.
+_BASES = {"LLMDeployment": ("full",), "LLMRoute": ("full", "own")}
 _WRONG_TYPE = {"string": 5, "integer": "x", "boolean": "x", "array": "x", "object": "x"}
 
 
@@ -28,20 +30,28 @@ def spec_schema(table: Table) -> Json:
 
 
 def bound_cases(table: Table) -> list[Case]:
-    """One case for each bound, type, enum, required field and closed object of the spec, as far as the object `full` goes."""
+    """One case for each bound, type, enum, required field and closed object of the spec, as far as the objects of `_BASES` go."""
     found: list[Case] = []
-    for steps, schema, parent in _walk(spec_schema(table), {}, table.make("full", {})["spec"], ("spec",)):
+    for base, steps, schema, parent in _nodes(table):
         path = "".join(f"[{step[1:]}]" if step.startswith("=") else f".{step}" for step in steps).removeprefix(".")
         for what, change in _breaks(schema, parent, steps):
-            resource = table.make("full", {})
+            resource = table.make(base, {})
             found.append(Case(f"{path}: {what}", resource, (f"{path}{change(resource)}",)))
     return found
 
 
 def walked(table: Table) -> set[str]:
     """Paths of the schema that the cases reach, with `[*]` for any index or key."""
-    whole = table.make("full", {})["spec"]
-    return {_general(steps) for steps, _, _ in _walk(spec_schema(table), {}, whole, ("spec",))}
+    return {_general(steps) for _, steps, _, _ in _nodes(table)}
+
+
+def _nodes(table: Table) -> Iterator[tuple[str, Steps, Json, Json]]:
+    """(base, steps, schema, schema above): all of the first base, and of the next ones what those before do not have."""
+    seen: set[str] = set()
+    for base in _BASES[table.kind]:
+        nodes = [*_walk(spec_schema(table), {}, table.make(base, {})["spec"], ("spec",))]
+        yield from ((base, *node) for node in nodes if _general(node[0]) not in seen)
+        seen |= {_general(node[0]) for node in nodes}
 
 
 def _general(steps: Steps) -> str:

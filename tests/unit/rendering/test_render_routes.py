@@ -305,6 +305,32 @@ def test_a_certificate_in_the_input_that_cannot_be_used_starts_no_gateway(render
     assert ("ConfigMap", "assistants-gateway-routes") in made
 
 
+JWT: Json = {"issuer": "https://id.example.com", "audiences": ["a"]}
+
+
+def test_keys_of_an_issuer_are_assumed_or_taken_from_the_input(render: Any) -> None:
+    by_map = {**JWT, "jwks": {"configMapRef": {"name": "issuer", "key": "jwks"}}}
+    alone = render(change(ROUTE, "spec.authentication.jwt", by_map), DEPLOYMENT, PROVIDER_SECRET, CLIENTS_SECRET)
+    assert alone.status == 0
+    assert (
+        "ConfigMap issuer is not in the input: assumed to hold the issuer's keys (fairlead.dev/use=jwks)" in alone.err
+    )
+    by_secret = {**JWT, "jwks": {"secretRef": {"name": "issuer", "key": "jwks"}}}
+    secret: Json = {
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "issuer", "labels": {"fairlead.dev/use": "jwks"}},
+        "stringData": {"jwks": '{"keys": [{"kty": "oct", "k": "VERYSECRET"}]}'},
+    }  # fmt: skip
+    found = render(
+        change(ROUTE, "spec.authentication.jwt", by_secret), DEPLOYMENT, PROVIDER_SECRET, CLIENTS_SECRET, secret
+    )
+    assert found.status == 0
+    assert "Secret issuer, key jwks: 1 of 1 keys cannot be used" in found.err
+    assert "not in the input" not in found.err
+    for result in (alone, found):
+        assert "VERYSECRET" not in result.out + result.err
+        assert result.one("Secret", "assistants-gateway-clients")["stringData"] == {"authentication.json": PLACEHOLDER}
+
+
 def test_keys_of_clients_that_are_not_let_in_are_told(render: Any) -> None:
     secret = change(CLIENTS_SECRET, "stringData.team-b", "qz7x")
     result = render(ROUTE, DEPLOYMENT, PROVIDER_SECRET, secret)

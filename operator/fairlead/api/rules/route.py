@@ -18,6 +18,8 @@ __all__ = ["OWN_BASE_URL", "RULES"]
 
 #: What clients send as "model": as the hubs and providers spell names.
 _MODEL: Final = "[A-Za-z0-9][-A-Za-z0-9._:/@+]*"
+#: Keys of a Secret, and subjects of tokens: addresses, URLs, system:serviceaccount:….
+_CONSUMER: Final = "[!-~]+"
 _HEADER: Final = "[a-z][-a-z0-9]*"
 #: Headers that mean something else already: to HTTP, to Envoy, or to a provider.
 _TAKEN_HEADERS: Final = (
@@ -144,7 +146,17 @@ def _explain_anonymous(spec: Any) -> tuple[str, str]:
 
 
 def _consumers_without_keys(spec: Any) -> bool:
-    return spec.authentication.api_keys is None and any(role.consumers for role in spec.roles)
+    way = spec.authentication
+    return way.api_keys is None and way.jwt is None and any(role.consumers for role in spec.roles)
+
+
+def _explain_jwks(jwks: Any) -> tuple[str, str]:
+    if jwks.secret_ref is None:
+        return (
+            "neither secretRef nor configMapRef is given",
+            "for instance configMapRef: {name: issuer, key: jwks.json}",
+        )
+    return "both secretRef and configMapRef are given", "leave one of the two out"
 
 
 def _header_rules(rule_id: str, at: str, example: str) -> tuple[Rule, Rule]:
@@ -190,6 +202,8 @@ RULES: Final = (
             "spec.backends[*].provider.secretRef.name",
             "spec.backends[*].provider.tls.caSecretRef.name",
             "spec.authentication.apiKeys.secretRef.name",
+            "spec.authentication.jwt.jwks.secretRef.name",
+            "spec.authentication.jwt.jwks.configMapRef.name",
         )
     ),
     *(
@@ -203,17 +217,19 @@ RULES: Final = (
         for at in (
             "spec.backends[*].provider.secretRef.key",
             "spec.backends[*].provider.tls.caSecretRef.key",
+            "spec.authentication.jwt.jwks.secretRef.key",
+            "spec.authentication.jwt.jwks.configMapRef.key",
         )
     ),
     replace(
         pattern_rule(
             "roles.consumers.charset",
             "spec.roles[*].consumers[*]",
-            DATA_KEY,
-            "is not a key of a Secret: letters, digits, -, _ and .",
-            "copy the key as kubectl describe shows it",
+            _CONSUMER,
+            "is not the name of a consumer: ASCII letters, digits and signs, without spaces",
+            "copy the key of the clients' Secret, or the claim of the token",
         ),
-        pattern=DATA_KEY,  # 64 roles × 256 consumers
+        pattern=_CONSUMER,  # 64 roles × 256 consumers
     ),
     pattern_rule(
         "models.name.charset",
@@ -346,9 +362,9 @@ RULES: Final = (
     Rule(
         id="authentication.some",
         at="spec.authentication",
-        holds=lambda way: way.api_keys is not None or way.anonymous is not None,
-        cel="has(self.apiKeys) || has(self.anonymous)",
-        message="nobody could call: neither apiKeys nor anonymous is given",
+        holds=lambda way: way.api_keys is not None or way.jwt is not None or way.anonymous is not None,
+        cel="has(self.apiKeys) || has(self.jwt) || has(self.anonymous)",
+        message="nobody could call: neither apiKeys nor jwt nor anonymous is given",
         remedy="anonymous: {} lets everybody in who reaches the gateway",
     ),
     Rule(
@@ -368,9 +384,33 @@ RULES: Final = (
         at="spec",
         field=".roles",
         holds=lambda spec: not _consumers_without_keys(spec),
-        cel="has(self.authentication.apiKeys) || !has(self.roles) || !self.roles.exists(r, has(r.consumers) && size(r.consumers) > 0)",
-        message="consumers are known by their keys, and authentication.apiKeys is absent",
-        remedy="add authentication.apiKeys, or leave consumers out",
+        cel="has(self.authentication.apiKeys) || has(self.authentication.jwt)"
+        " || !has(self.roles) || !self.roles.exists(r, has(r.consumers) && size(r.consumers) > 0)",
+        message="consumers are known by keys or tokens, and both authentication.apiKeys and authentication.jwt are absent",
+        remedy="add authentication.apiKeys or authentication.jwt, or leave consumers out",
+    ),
+    Rule(
+        id="authentication.jwt.jwks.kind",
+        at="spec.authentication.jwt.jwks",
+        holds=lambda jwks: (jwks.secret_ref is None) != (jwks.config_map_ref is None),
+        cel="has(self.secretRef) != has(self.configMapRef)",
+        message="exactly one of secretRef and configMapRef must be given",
+        remedy="give one of the two",
+        explain=_explain_jwks,
+    ),
+    pattern_rule(
+        "authentication.jwt.issuer.charset",
+        "spec.authentication.jwt.issuer",
+        "[!-~]+",
+        "is not what a token has as iss: ASCII letters, digits and signs, without spaces",
+        "for instance https://id.example.com",
+    ),
+    pattern_rule(
+        "authentication.jwt.consumerClaim.charset",
+        "spec.authentication.jwt.consumerClaim",
+        "[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*",
+        "is not the name of a claim: letters, digits, - and _, with dots between nested names",
+        "for instance sub or team",
     ),
     *(
         Rule(
@@ -415,6 +455,7 @@ RULES: Final = (
             "spec.roles[*].dataAccess",
             "spec.roles[*].mayDeclare",
             "spec.dataPolicy.denyClasses",
+            "spec.authentication.jwt.audiences",
             "spec.dataPolicy.detectors[*].keywords",
             "spec.dataPolicy.detectors[*].patterns",
         )

@@ -130,6 +130,7 @@ def _make_public_filters(settings: GatewaySettings) -> list[Json]:
                     "type.googleapis.com/envoy.extensions.filters.http.api_key_auth.v3.ApiKeyAuth",
                     "type.googleapis.com/envoy.extensions.common.matching.v3.ExtensionWithMatcher",
                     "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+                    "type.googleapis.com/envoy.extensions.filters.http.composite.v3.Composite",
                 ],
             },
         },

@@ -1,7 +1,7 @@
 """Access logs: counters and histograms for Prometheus, and one JSON line per request.
 
-Labels come from the spec: what a client sent becomes a label only where the classifier knew it. No body, query, user agent or
-error text of an upstream is logged.
+Labels come from the spec and from tokens that are let in: what else a client sent becomes a label only where the classifier knew it.
+No body, query, user agent or error text of an upstream is logged.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from fairlead.gateway.envoy.words import NAMESPACE, Json, json_body, set_header
+from fairlead.gateway.envoy.words import NAMESPACE, Json, json_body, set_header, typed
 
 __all__ = ["DIRECT_JSON", "make_error", "make_error_response", "make_local_replies"]
 
@@ -30,6 +30,7 @@ def make_local_replies() -> Json:
     unavailable = "No backend of this model answered. Next: try again, or ask whoever runs the gateway."
     return {
         "mappers": [
+            _make_token_mapper(),
             _mapper(401, "Incorrect API key provided.", "invalid_request_error", "invalid_api_key"),
             _mapper(408, "The request took too long to arrive.", "invalid_request_error", "request_timeout"),
             _mapper(413, "The body of the request is too large.", "invalid_request_error", "request_too_large"),
@@ -65,4 +66,18 @@ def _mapper(status: int, message: str, error_type: str, code: str) -> Json:
     return {
         "filter": {"status_code_filter": {"comparison": comparison}},
         "body_format_override": {"json_format": make_error(message, error_type, code)},
+    }
+
+
+def _make_token_mapper() -> Json:
+    """A token that is not let in is 401 whatever is wrong with it: Envoy says 403 of one for another audience, or without the claim."""
+    refused = "response.code_details.startsWith('jwt_authn_access_denied') || response.code_details.startsWith('rbac_access_denied')"
+    cel = typed("envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter", expression=refused)
+    message = (
+        "This token is not let in: its signature, issuer, audience, time or claims are not what this gateway takes."
+    )
+    return {
+        "filter": {"extension_filter": {"name": "cel", "typed_config": cel}},
+        "status_code": 401,
+        "body_format_override": {"json_format": make_error(message, "invalid_request_error", "invalid_api_key")},
     }

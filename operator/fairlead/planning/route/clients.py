@@ -1,16 +1,18 @@
-"""The clients' Secret: which key belongs to which consumer, and what is wrong with it, told without a key."""
+"""Who is let in: which key of the clients' Secret belongs to which consumer, whose tokens count, and what is wrong, told without a key."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from fairlead.api.names import LABEL_USE, USE_CLIENTS
 from fairlead.api.resource import LLMRoute
 from fairlead.facts.route import ClientsSecret, RouteFacts
+from fairlead.gateway.envoy.clients import TokenIssuer
+from fairlead.planning.route.tokens import read_tokens
 
 __all__ = ["Clients", "read_clients"]
 
@@ -20,15 +22,25 @@ _KEY: Final = re.compile(rb"[\x21-\x7e]{8,512}")
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """`keys` None: this route knows nobody by a key. `problem`: why some or all are not let in, and what mends it."""
+    """`keys` None: this route knows nobody by a key. `tokens`: whose tokens are let in. `problem`: why some or all are not let in, and
+    what mends it."""
 
     keys: Mapping[str, tuple[str, ...]] | None = field(repr=False)
     version: str = "none"
     problem: str = ""
+    tokens: TokenIssuer | None = None
 
 
 def read_clients(route: LLMRoute, facts: RouteFacts) -> Clients:
-    """The keys that are let in. A Secret that is missing or may not be used lets nobody in (law 5)."""
+    """The keys and tokens that are let in. A Secret that is missing or may not be used lets nobody in (law 5)."""
+    clients, tokens = _read_keys(route, facts), read_tokens(route, facts)
+    if tokens.issuer is None:
+        return clients
+    problem = " ".join(part for part in (clients.problem, tokens.problem) if part)
+    return replace(clients, tokens=tokens.issuer, version=f"{clients.version}/{tokens.version}", problem=problem)
+
+
+def _read_keys(route: LLMRoute, facts: RouteFacts) -> Clients:
     spec = route.spec.authentication.api_keys
     if spec is None:
         return Clients(None)

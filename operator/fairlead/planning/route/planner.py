@@ -88,7 +88,9 @@ def plan_route(
     live = read_routing(observed.children, metadata)
     clients = read_clients(route, facts)
     gateways = _read_gateways(route, facts, live, clients.version, now)
-    authentication = render_authentication(clients.keys, clients.version, anonymous=table.anonymous is not None)
+    authentication = render_authentication(
+        clients.keys, clients.version, anonymous=table.anonymous is not None, tokens=clients.tokens
+    )
     if refusal is not None:
         refused = [backend.name for backend in resolved if backend.refusal]
         files_left = _narrow(live, partial(withdraw, table=table, refused=refused))

@@ -119,6 +119,8 @@ def make_template_inputs(route: LLMRoute, authorities: Authorities) -> Json:
         "keys": _provider_keys(route),
         "authorities": authorities,
         **({"certificate": certificate} if certificate is not None else {}),
+        # Gateways of releases before tokens refuse a file that has some.
+        **({"tokens": True} if route.spec.authentication.jwt is not None else {}),
     }
 
 
