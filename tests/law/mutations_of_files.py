@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-__all__ = ["EDITS"]
+__all__ = ["EDITS", "Files", "clusters_in", "edit", "options_of", "providers"]
 
 Json = dict[str, Any]
 Files = dict[str, Json]
@@ -50,25 +50,19 @@ def _egress_routes(files: Files) -> Iterator[Json]:
         yield from (route for route in host["routes"] if "route" in route)
 
 
-def _clusters(files: Files, prefix: str) -> list[Json]:
+def clusters_in(files: Files, prefix: str) -> list[Json]:
     return [cluster for cluster in files["cds.json"]["resources"] if cluster["name"].startswith(prefix)]
 
 
-def _providers(files: Files) -> list[Json]:
-    return [cluster for cluster in _clusters(files, "be~") if "http_filters" in _options(cluster)]
+def providers(files: Files) -> list[Json]:
+    return [cluster for cluster in clusters_in(files, "be~") if "http_filters" in options_of(cluster)]
 
 
 def _locals(files: Files) -> list[Json]:
-    return [cluster for cluster in _clusters(files, "be~") if "http_filters" not in _options(cluster)]
+    return [cluster for cluster in clusters_in(files, "be~") if "http_filters" not in options_of(cluster)]
 
 
-def _encrypted(files: Files) -> list[Json]:
-    """Clusters of deployments whose pods serve TLS."""
-    clusters = [*_clusters(files, "be~"), *_clusters(files, "pin~")]
-    return [one for one in clusters if "transport_socket" in one and "http_filters" not in _options(one)]
-
-
-def _options(cluster: Json) -> Json:
+def options_of(cluster: Json) -> Json:
     found: Json
     (found,) = cluster["typed_extension_protocol_options"].values()
     return found
@@ -194,14 +188,14 @@ def a_chain_takes_the_groups_of_another(files: Files) -> None:
 
 @edit
 def the_last_group_has_another_cluster(files: Files) -> None:
-    clusters = [{"cluster_name": cluster["name"], "weight": 1} for cluster in _clusters(files, "to~")]
+    clusters = [{"cluster_name": cluster["name"], "weight": 1} for cluster in clusters_in(files, "to~")]
     for groups in _all_groups(files):
         groups[-1]["clusters"] = clusters[:1]
 
 
 @edit
 def the_weighted_group_has_one_more_cluster(files: Files) -> None:
-    clusters = [{"cluster_name": cluster["name"], "weight": 1} for cluster in _clusters(files, "to~")]
+    clusters = [{"cluster_name": cluster["name"], "weight": 1} for cluster in clusters_in(files, "to~")]
     for groups in _all_groups(files):
         groups[0]["clusters"] += clusters[-1:]
 
@@ -324,7 +318,7 @@ def the_model_of_another_target_is_asked_for(files: Files) -> None:
         renamed[domain] = f"{model}.{domain.partition('.')[2]}"
     for host in _egress_hosts(files):
         host["domains"] = sorted({renamed[domain] for domain in host["domains"]})
-    for cluster in _clusters(files, "to~"):
+    for cluster in clusters_in(files, "to~"):
         endpoint = _addresses(cluster)[0]["endpoint"]
         endpoint["hostname"] = renamed[endpoint["hostname"]]
 
@@ -358,99 +352,42 @@ def constant_headers_are_not_set(files: Files) -> None:
 # Clusters -------------------------------------------------------------------------------------------------------------------------
 
 
-def _tls(name: str, change: Callable[[Json], Any]) -> None:
-    def change_all(files: Files) -> None:
-        for cluster in _providers(files):
-            change(cluster["transport_socket"]["typed_config"])
-
-    EDITS[name] = change_all
-
-
-def _validation(context: Json) -> Json:
-    found: Json = context["common_tls_context"]["validation_context"]
-    return found
-
-
-_tls("the-name-of-certificates-is-not-checked", lambda c: _validation(c).pop("match_typed_subject_alt_names"))
-_tls(
-    "any-name-of-a-zone-is-taken",
-    lambda c: _validation(c)["match_typed_subject_alt_names"][0].update(matcher={"suffix": ".com"}),
-)
-_tls(
-    "certificates-may-name-somebody-else",
-    lambda c: _validation(c)["match_typed_subject_alt_names"][0].update(matcher={"exact": "evil.example"}),
-)
-_tls("certificates-may-be-by-anybody", lambda c: _validation(c).pop("trusted_ca"))
-_tls("untrusted-certificates-are-taken", lambda c: _validation(c).update(trust_chain_verification="ACCEPT_UNTRUSTED"))
-_tls("the-sni-of-another-host-is-sent", lambda c: c.update(sni="evil.example"))
-_tls("no-sni-is-sent", lambda c: c.pop("sni", None))
-_tls(
-    "own-authorities-are-ignored",
-    lambda c: _validation(c)["trusted_ca"].update(filename="/etc/ssl/certs/ca-certificates.crt"),
-)
-
-
-@edit
-def providers_are_called_in_the_clear(files: Files) -> None:
-    for cluster in _providers(files):
-        del cluster["transport_socket"]
-
-
-@edit
-def encrypted_deployments_are_called_in_the_clear(files: Files) -> None:
-    for cluster in _encrypted(files):
-        del cluster["transport_socket"]
-
-
-@edit
-def the_pods_of_an_encrypted_deployment_may_be_anybody(files: Files) -> None:
-    for cluster in _encrypted(files):
-        _validation(cluster["transport_socket"]["typed_config"]).pop("match_typed_subject_alt_names")
-
-
-@edit
-def encrypted_deployments_are_signed_for_by_the_world(files: Files) -> None:
-    for cluster in _encrypted(files):
-        validation = _validation(cluster["transport_socket"]["typed_config"])
-        validation["trusted_ca"].update(filename="/etc/ssl/certs/ca-certificates.crt")
-
-
 @edit
 def the_key_of_another_backend_is_sent(files: Files) -> None:
-    options = [_options(cluster) for cluster in _providers(files)]
+    options = [options_of(cluster) for cluster in providers(files)]
     for option, filters in zip(options, _rotate([option["http_filters"] for option in options]), strict=True):
         option["http_filters"] = filters
 
 
 @edit
 def a_key_is_sent_to_deployments(files: Files) -> None:
-    for provider in _providers(files)[:1]:
+    for provider in providers(files)[:1]:
         for cluster in _locals(files):
-            _options(cluster)["http_filters"] = _options(provider)["http_filters"]
+            options_of(cluster)["http_filters"] = options_of(provider)["http_filters"]
 
 
 @edit
 def no_key_is_sent(files: Files) -> None:
-    for cluster in _providers(files):
-        del _options(cluster)["http_filters"]
+    for cluster in providers(files):
+        del options_of(cluster)["http_filters"]
 
 
 @edit
 def the_key_of_the_caller_is_left_in_place(files: Files) -> None:
-    for cluster in _providers(files):
-        _options(cluster)["http_filters"][0]["typed_config"]["overwrite"] = False
+    for cluster in providers(files):
+        options_of(cluster)["http_filters"][0]["typed_config"]["overwrite"] = False
 
 
 @edit
 def the_key_is_sent_in_another_header(files: Files) -> None:
-    for cluster in _providers(files):
-        _options(cluster)["http_filters"][0]["typed_config"]["credential"]["typed_config"]["header"] = "x-key"
+    for cluster in providers(files):
+        options_of(cluster)["http_filters"][0]["typed_config"]["credential"]["typed_config"]["header"] = "x-key"
 
 
 @edit
 def requests_go_on_without_the_key(files: Files) -> None:
-    for cluster in _providers(files):
-        _options(cluster)["http_filters"][0]["typed_config"]["allow_request_without_credential"] = True
+    for cluster in providers(files):
+        options_of(cluster)["http_filters"][0]["typed_config"]["allow_request_without_credential"] = True
 
 
 @edit
@@ -469,27 +406,27 @@ def _addresses(cluster: Json) -> list[Json]:
 
 @edit
 def the_address_of_another_backend_is_called(files: Files) -> None:
-    clusters = _clusters(files, "be~")
+    clusters = clusters_in(files, "be~")
     for cluster, addresses in zip(clusters, _rotate([_addresses(cluster) for cluster in clusters]), strict=True):
         cluster["load_assignment"]["endpoints"][0]["lb_endpoints"] = addresses
 
 
 @edit
 def one_more_address_is_called(files: Files) -> None:
-    for cluster in _clusters(files, "be~"):
+    for cluster in clusters_in(files, "be~"):
         address = {"socket_address": {"address": "evil.example", "port_value": 443}}
         _addresses(cluster).append({"endpoint": {"address": address}})
 
 
 @edit
 def another_port_is_called(files: Files) -> None:
-    for cluster in _clusters(files, "be~"):
+    for cluster in clusters_in(files, "be~"):
         _addresses(cluster)[0]["endpoint"]["address"]["socket_address"]["port_value"] = 11435
 
 
 @edit
 def an_attempt_leads_to_the_host_of_another(files: Files) -> None:
-    clusters = _clusters(files, "to~")
+    clusters = clusters_in(files, "to~")
     endpoints = [_addresses(cluster)[0]["endpoint"] for cluster in clusters]
     for endpoint, hostname in zip(endpoints, _rotate([endpoint["hostname"] for endpoint in endpoints]), strict=True):
         endpoint["hostname"] = hostname
@@ -497,19 +434,19 @@ def an_attempt_leads_to_the_host_of_another(files: Files) -> None:
 
 @edit
 def an_attempt_leads_to_another_listener(files: Files) -> None:
-    for cluster in _clusters(files, "to~"):
+    for cluster in clusters_in(files, "to~"):
         _addresses(cluster)[0]["endpoint"]["address"]["envoy_internal_address"]["server_listener_name"] = "public"
 
 
 @edit
 def a_cluster_is_missing(files: Files) -> None:
-    for cluster in _clusters(files, "be~")[:1]:
+    for cluster in clusters_in(files, "be~")[:1]:
         files["cds.json"]["resources"].remove(cluster)
 
 
 @edit
 def an_affinity_leads_to_the_pods_of_another_backend(files: Files) -> None:
-    names = [cluster["name"] for cluster in _clusters(files, "be~")]
+    names = [cluster["name"] for cluster in clusters_in(files, "be~")]
     for route in _egress_routes(files):
         if "hash_policy" in route["route"]:
             usual = route["route"]["cluster"].replace("pin~", "be~")

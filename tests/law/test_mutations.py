@@ -13,7 +13,8 @@ from functools import lru_cache
 from typing import Any, Final
 
 import pytest
-import tests.law.mutations_of_limits  # noqa: F401 - registers its own
+import tests.law.mutations_of_limits
+import tests.law.mutations_of_tls  # noqa: F401 - both register their own
 from tests.law.cases import Case, deal, make_requests
 from tests.law.judge import Judge
 from tests.law.mutations_of_code import MUTATIONS

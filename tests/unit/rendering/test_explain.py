@@ -6,7 +6,6 @@ import copy
 import io
 import itertools
 import json
-import re
 import shlex
 import sys
 import tomllib
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from tests.unit.rendering.commands import (
     ALL,
     CLIENTS_SECRET,
@@ -491,34 +489,3 @@ def test_options_that_make_no_sense_are_status_2(explain: Any, wrong: str) -> No
     with pytest.raises(SystemExit) as ended:
         explain(*ALL, ask=f"--model chat {wrong}")
     assert ended.value.code == 2
-
-
-# The guide -------------------------------------------------------------------------------------------------------------------
-
-
-def test_the_guide_shows_real_output(
-    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever docs/llmroute.md shows of this command is what it prints."""
-    page = (ROOT / "docs/llmroute.md").read_text()
-    (shown,) = [
-        text
-        for text in re.findall(r"^```yaml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
-        if "builtin: PaymentCard" in text
-    ]
-    assert yaml.safe_load(shown) == ROUTE
-    (tmp_path / "route.yaml").write_text(shown)
-    monkeypatch.chdir(tmp_path)
-    section = page.partition("## Asking before sending")[2].partition("\n## ")[0]
-    commands = 0
-    for block in re.findall(r"^```console\n(.*?)^```$", section, re.DOTALL | re.MULTILINE):
-        for command, output in re.findall(r"^\$ (.*?)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE):
-            if command.startswith("cat "):
-                (tmp_path / command.removeprefix("cat ")).write_text(output)
-            elif command.startswith("fairlead explain "):
-                line, _, errors = command.partition(" 2>")
-                main(shlex.split(line)[1:])
-                captured = capfd.readouterr()
-                assert ("" if errors else captured.err) + captured.out == output, command
-                commands += 1
-    assert commands >= 3

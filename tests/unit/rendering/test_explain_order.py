@@ -51,10 +51,11 @@ def make_world(case: Case) -> Json:
     """As files can tell it: Services are there and ours, nothing is encrypted, and what is missing is assumed."""
     world: Json = dict(case.world)
     world["deployments"] = {
-        name: {**found, "ours": True, "ready": 1, "encrypted": False} for name, found in world["deployments"].items()
+        name: {**found, "ours": True, "ready": 1, "encrypted": False, "tls": False}
+        for name, found in world["deployments"].items()
     }
     world["secrets"] = dict(world["secrets"])
-    assumed = {"ours": True, "ready": 1, "encrypted": False, "confidential": True, "port": 8000}
+    assumed = {"ours": True, "ready": 1, "encrypted": False, "tls": False, "confidential": True, "port": 8000}
     for backend in case.route["backends"]:
         if "deployment" in backend:
             name = backend["deployment"]["name"]

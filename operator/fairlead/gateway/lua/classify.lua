@@ -306,7 +306,12 @@ local function charge(policy, profile, document, size)
   return string.format("%.0f", prompt + output), string.format("%.0f", ceil(60 * (prompt + output) / limit))
 end
 
-local function set_charge(set, policy, profile, document, size)
+-- `own`: what becomes of the request if that is known already.
+local function set_charge(set, policy, profile, document, size, own)
+  if own and (policy.tokens or {})[profile] then
+    set("class", own.class)
+    set("rule", own.rule)
+  end
   local tokens, wait = charge(policy, profile, document, size)
   if not tokens then return end
   set("tokens", tokens)
@@ -402,9 +407,9 @@ local function check(handle)
       return outcome_of(policy, verdicts, chains, declared, found, "")
     end, takes_of(policy, profile, model, chains))
   end
+  if own.chain then set_charge(set, policy, profile, document, size, own) end
   local denial = settle(set, own, policy.header)
   if denial then refuse(403, "data_class_denied", denial .. takes_of(policy, profile, model, chains)) end
-  set_charge(set, policy, profile, document, size)
 end
 
 function envoy_on_request(handle)
