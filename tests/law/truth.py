@@ -157,9 +157,10 @@ class Law:
         if "provider" in backend:
             claimed = bool(backend["provider"].get("trusted", False))
             return "trusted provider" if claimed and self.is_listed(backend) else "provider"
-        # Nothing is sent to one that is not there. Until it is, it counts as one that keeps what it is sent, so that its absence is
-        # an outage (503) and no refusal; but not as encrypted.
-        found = self.world["deployments"].get(backend["deployment"]["name"], {"confidential": True})
+        # Nothing is sent to one that is not there. Until it is, it counts as one that may be sent anything, so that its absence is
+        # an outage (503) and no refusal.
+        absent = {"confidential": True, "encrypted": True}
+        found = self.world["deployments"].get(backend["deployment"]["name"], absent)
         words = ["local", *(word for word in ("confidential", "encrypted") if found.get(word, False))]
         return ", ".join(words)
 

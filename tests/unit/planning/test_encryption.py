@@ -144,8 +144,8 @@ def test_usual_arguments_log_nothing() -> None:
     ("spec", "port", "is_tls", "is_encrypted", "why"),
     [
         (ENCRYPTION, {"name": "https", "port": 8443}, True, True, ""),
-        (ENCRYPTION, {"name": "http", "port": 8000}, False, False, "do not serve TLS yet"),
-        (ENCRYPTION, None, False, False, "do not serve TLS yet"),
+        (ENCRYPTION, {"name": "http", "port": 8000}, False, True, ""),
+        (ENCRYPTION, None, False, True, ""),
         ({}, {"name": "http", "port": 8000}, False, False, "spec.encryption is not set"),
         ({}, {"name": "https", "port": 8443}, True, False, "spec.encryption is not set"),
         ({**ENCRYPTION, "replicas": -1}, {"name": "https", "port": 8443}, True, False, "its spec is invalid"),

@@ -22,6 +22,7 @@ _NAME: Final = "certificate"
 def make_terminator(address: str, port: int, engine_port: int, source_directory: str) -> str:
     """What its --config-yaml says. Connections are as long as client and engine leave them open: it has no time-outs of its own."""
     config = {
+        "node": {"id": "tls", "cluster": "engine"},  # Envoy asks for both where a certificate comes from files
         "static_resources": {
             "listeners": [_make_listener(address, port, source_directory)],
             "clusters": [_make_engine_cluster(engine_port)],

@@ -84,7 +84,7 @@ def _resolve_deployment(backend: BackendSpec, namespace: str, facts: RouteFacts,
         name=backend.name,
         access=LLMAccess.LOCAL,
         is_confidential=found is None or found.is_confidential,
-        is_encrypted=found is not None and found.is_encrypted,
+        is_encrypted=found is None or found.is_encrypted,
     )
     if found is None:
         message = f"There is no LLMDeployment {name} in this namespace. Next: kubectl get llmdep -n {namespace}."
@@ -104,6 +104,9 @@ def _resolve_deployment(backend: BackendSpec, namespace: str, facts: RouteFacts,
         message = (
             f"LLMDeployment {name} has no Service of its own yet. Next: kubectl describe llmdep {name} -n {namespace}."
         )
+        return replace(resolved, message=message)
+    if found.is_encrypted and not found.is_tls:
+        message = f"LLMDeployment {name} does not serve TLS yet. Next: kubectl describe llmdep {name} -n {namespace}."
         return replace(resolved, message=message)
     resolved = replace(resolved, upstream=_make_local_upstream(backend, found, law, namespace, operator))
     if found.ready:

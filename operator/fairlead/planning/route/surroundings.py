@@ -41,8 +41,8 @@ def describe_deployment(
         why_not=leak,
         is_tls=is_tls,
         certificate_secret=_read_certificate_secret(spec),
-        is_encrypted=is_tls and not plain,
-        why_not_encrypted=plain or ("" if is_tls else "its pods do not serve TLS yet"),
+        is_encrypted=not plain,
+        why_not_encrypted=plain,
     )
 
 

@@ -246,6 +246,31 @@ def test_a_deployment_that_is_not_there_yet() -> None:
     assert row["state"] == "NotReady"
 
 
+@pytest.mark.parametrize("is_tls", [False, True])
+def test_a_deployment_that_is_to_be_encrypted_gets_nothing_before_it_is(is_tls: bool) -> None:
+    """Its Service may still be the one of before."""
+    local = LocalDeployment(
+        "llama-70b",
+        "llama-3.1-70b",
+        8443,
+        ready=2,
+        is_confidential=True,
+        is_tls=is_tls,
+        certificate_secret="own",
+        is_encrypted=True,
+    )
+    made = plan(facts=make_facts(deployments={"llama-70b": local}))
+    clusters = {one["name"].split("~")[1]: one for one in json.loads(files_of(made)["cds.json"])["resources"]}
+    assert ("local" in clusters) == is_tls
+    (row,) = [row for row in made.status["backends"] if row["name"] == "local"]
+    assert ("does not serve TLS yet" in row.get("message", "")) != is_tls
+    pod = child(made, "Deployment", "assistants-gateway")["spec"]["template"]["spec"]
+    mounted = [
+        volume["secret"]["items"] for volume in pod["volumes"] if volume.get("secret", {}).get("secretName") == "own"
+    ]
+    assert mounted == [[{"key": "ca.crt", "path": "ca.crt"}]]
+
+
 def test_a_missing_clients_secret_lets_nobody_in() -> None:
     made = plan(make_route(), make_facts(clients=None))
     assert '"credentials":[]' in files_of(made)["authentication.json"]
