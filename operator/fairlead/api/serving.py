@@ -46,8 +46,8 @@ class ServiceSpec(ApiModel):
     type: ServiceType = ServiceType.CLUSTER_IP
     """How the Service is published: ClusterIP (inside the cluster), NodePort or LoadBalancer. The engine does not
     authenticate callers, so think before you publish it. Default: ClusterIP."""
-    port: Annotated[Int | None, Field(ge=1, le=65535)] = None
-    """TCP port of the Service; the pods keep the engine's own port behind it. Absent: 80, or 443 with spec.encryption."""
+    port: Annotated[Int, Field(ge=1, le=65535)] = 80
+    """TCP port of the Service; the pods keep the engine's own port behind it. Default: 80, with spec.encryption, too."""
     annotations: Annotated[dict[str, Annotated[str, Field(max_length=4096)]], Field(max_length=64)] = Field(
         default_factory=dict
     )

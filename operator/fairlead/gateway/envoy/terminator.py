@@ -26,7 +26,7 @@ def make_terminator(address: str, port: int, engine_port: int, source_directory:
         "static_resources": {
             "listeners": [_make_listener(address, port, source_directory)],
             "clusters": [_make_engine_cluster(engine_port)],
-        }
+        },
     }
     return orjson.dumps(config).decode()
 

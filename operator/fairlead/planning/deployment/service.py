@@ -57,7 +57,7 @@ def make_endpoint(serving: Serving) -> str:
 def service_port(serving: Serving) -> int:
     """The port of the Service that clients call."""
     service = serving.spec.service
-    return service.port if service is not None and service.port is not None else _usual_port(serving)
+    return service.port if service is not None else _usual_port(serving)
 
 
 def _usual_port(serving: Serving) -> int:
