@@ -1,0 +1,61 @@
+"""What routing files take for granted of gateways that an earlier release started (law 8). Not proof that they understand it: a bell that
+rings for whoever changes it."""
+
+from __future__ import annotations
+
+import re
+
+from tests.unit.planning.route.routes import make_facts, make_route, make_spec
+
+from fairlead.facts.observed import OperatorFacts
+from fairlead.gateway.envoy import GatewaySettings, render_files
+from fairlead.gateway.envoy.files import ROUTING_INTERFACE
+from fairlead.gateway.envoy.listeners import make_listeners
+from fairlead.gateway.lookup import make_lookup
+from fairlead.gateway.lua import load_classifier
+from fairlead.planning.route import resolve_route
+from fairlead.providers.loader import ProviderCatalog
+
+NEXT = (
+    "Could a gateway that the last release started carry out today's routing? If not, raise ROUTING_INTERFACE, so that it is replaced,"
+    " and say so in CHANGELOG.md. Then write here what is there now."
+)
+INTERFACE = 2
+FILTERS = {
+    "public": [
+        "envoy.filters.http.health_check", "authentication", "envoy.filters.http.buffer", "limit_requests_headers", "limit_requests",
+        "usage", "classify", "patterns", "settle", "limit_tokens_headers", "limit_tokens", "key", "stream_usage",
+        "envoy.filters.http.router",
+    ],
+    "egress": ["affinity", "envoy.filters.http.lua", "envoy.filters.http.router"],
+}  # fmt: skip
+LOOKUP = {
+    "affinities", "anonymous", "classes", "classes_of", "consumers", "default", "detectors", "endpoints", "header", "known", "models",
+    "opaque", "patterns", "tokens", "verdicts",
+}  # fmt: skip
+FILES = {"cds.json", "rds-egress.json", "rds-public.json", "limit-requests.json", "limit-tokens.json"}
+
+
+def test_filters_tables_and_files_are_those_of_this_number() -> None:
+    spec = make_spec()
+    spec["models"][0]["affinity"] = {"promptPrefix": {}}
+    spec["limits"] = {"requestsPerMinute": 5, "tokensPerMinute": 1000}
+    spec["dataPolicy"]["detectors"].append({"name": "own", "class": "Internal", "patterns": ["MRN-[0-9]{8}"]})
+    providers = ProviderCatalog.builtin()
+    _, table = resolve_route(make_route(spec), make_facts(), OperatorFacts(), providers)
+    settings = GatewaySettings()
+    filters = {
+        listener["name"]: [
+            entry["name"] for entry in listener["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
+        ]
+        for listener in make_listeners(settings)
+    }
+    files = {name for name in render_files(table, settings).routing if not name.startswith("key-")}
+    assert (ROUTING_INTERFACE, filters, set(make_lookup(table)), files) == (INTERFACE, FILTERS, LOOKUP, FILES), NEXT
+
+
+def test_the_classifier_says_all_that_it_is_given() -> None:
+    """The head of its text is the contract between both."""
+    text = load_classifier()
+    head = text[text.index("-- Data: `filter_context`") : text.index("-- Ids of profiles")]
+    assert set(re.findall(r"^--   (\w+) {2,}", head, re.MULTILINE)) == LOOKUP
