@@ -5,6 +5,7 @@ Everything is real but the nodes: API server, controllers, scheduler, operator, 
 
 from __future__ import annotations
 
+import base64
 import os
 import threading
 import time
@@ -14,10 +15,11 @@ from typing import Any
 
 import httpx2
 import pytest
-from openai import OpenAI, OpenAIError
+from openai import NotFoundError, OpenAI, OpenAIError
 from tests.cluster.operator_world import World, until
 
 from fairlead_cluster.build import find
+from fairlead_cluster.certificates import Authority
 from fairlead_cluster.cluster import LocalCluster
 from fairlead_cluster.engines import find_ollama
 from fairlead_cluster.node.options import Engines, Options
@@ -197,3 +199,62 @@ def test_a_registry_that_comes_back_heals_without_a_person(world: World, registr
     world.apply(make_cr(world, registry))
     wait_ready(world)
     assert world.condition("tiny", "Stalled")["status"] == "False"
+
+
+def make_route(world: World) -> Json:
+    """Everything that comes is Restricted, so that it goes to the engine by TLS or nowhere."""
+    everything = ["Public", "Internal", "Confidential", "Restricted"]
+    return {
+        "apiVersion": "fairlead.dev/v1alpha1",
+        "kind": "LLMRoute",
+        "metadata": {"name": "assistants", "namespace": world.namespace},
+        "spec": {
+            "gateway": {"replicas": 1, "drainTimeout": "1s"},
+            "backends": [{"name": "local", "deployment": {"name": "tiny"}}],
+            "models": [{"name": "chat", "targets": [{"backend": "local"}], "affinity": {"promptPrefix": {}}}],
+            "authentication": {"anonymous": {"role": "all"}},
+            "roles": [{"name": "all", "llmAccess": ["Local"], "dataAccess": everything}],
+            "dataPolicy": {"default": "Restricted"},
+        },
+    }
+
+
+def test_a_route_in_front_of_it_serves_the_official_client_by_tls(world: World, registry: Registry) -> None:
+    """The real engine, on the loopback address behind its TLS, behind the gateway."""
+    authority = Authority("engines-ca")
+    issued = authority.issue("tiny", [f"tiny.{world.namespace}.svc"])
+    data = {"tls.crt": issued.cert, "tls.key": issued.key, "ca.crt": authority.cert}
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "tiny-tls", "namespace": world.namespace},
+        "data": {name: base64.b64encode(value).decode() for name, value in data.items()},
+    }
+    # A variable of the test's own speaks for no engine that keeps what it is sent; this operator trusts the image.
+    world.apply(
+        secret, make_cr(world, registry, encryption={"certificate": {"secretName": "tiny-tls"}}), make_route(world)
+    )
+    wait_ready(world)
+    world.kubectl("wait", "llmroute/assistants", "--for=condition=Ready", f"--timeout={READY_S:.0f}s")
+    url = world.cluster.service_url(world.namespace, "assistants-gateway", 80)
+    http = httpx2.Client(trust_env=False, timeout=60)
+    with OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, http_client=http) as connected:
+        hello = [{"role": "user", "content": "hello"}]
+        assert [model.id for model in connected.models.list()] == ["chat"]
+        raw = connected.chat.completions.with_raw_response.create(model="chat", messages=hello, max_tokens=12)  # type: ignore[call-overload]
+        assert (raw.headers["x-fairlead-class"], raw.headers["x-fairlead-backend"]) == ("Restricted", "local")
+        answer = raw.parse()
+        assert answer.choices[0].message.content
+        assert answer.usage.completion_tokens > 0
+        pieces, usage = [], None
+        for chunk in connected.chat.completions.create(  # type: ignore[call-overload]
+            model="chat", messages=hello, max_tokens=40, stream=True, stream_options={"include_usage": True}
+        ):
+            pieces += [choice.delta.content for choice in chunk.choices if choice.delta.content]
+            usage = chunk.usage or usage
+        assert len(pieces) > 10
+        assert usage is not None
+        assert usage.completion_tokens >= len(pieces)
+        assert connected.completions.create(model="chat", prompt="hello", max_tokens=8).choices[0].text
+        with pytest.raises(NotFoundError):
+            connected.chat.completions.create(model=SERVED, messages=hello)  # type: ignore[call-overload]
