@@ -118,9 +118,11 @@ class Operated(World):
             return False
         return self.proxy is None or set(self.watched().values()) == {1}
 
-    def watched(self) -> Counter[tuple[str, str, bool]]:
-        """Open streams by what they show: resource, namespace ("": all), and whether only metadata."""
-        return Counter((call.resource, call.namespace, call.metadata_only) for call in self.faults.streams(Match()))
+    def watched(self) -> Counter[tuple[str, str, str, bool]]:
+        """Open streams by what they show: resource, namespace ("": all), label selector, and whether only metadata."""
+        return Counter(
+            (call.resource, call.namespace, call.selector, call.metadata_only) for call in self.faults.streams(Match())
+        )
 
     def assert_recovered(
         self, names: Sequence[str] = ("m",), like: Json | None = None, within_s: float = RECOVERY_S

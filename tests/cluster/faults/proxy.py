@@ -43,6 +43,7 @@ class Call:
     namespace: str = ""
     name: str = ""
     metadata_only: bool = False
+    selector: str = ""
 
 
 def parse_call(method: str, path: str, query: Mapping[str, str], accept: str = "") -> Call:
@@ -55,7 +56,8 @@ def parse_call(method: str, path: str, query: Mapping[str, str], accept: str = "
     resource, name, subresource = (*rest, "", "", "")[:3]
     verb = _VERBS.get(method) or ("watch" if query.get("watch") == "true" else "get" if name or not rest else "list")
     full = f"{resource}/{subresource}" if subresource else resource
-    return Call(verb, full, namespace, name, metadata_only="PartialObjectMetadata" in accept)
+    selector = query.get("labelSelector", "")
+    return Call(verb, full, namespace, name, metadata_only="PartialObjectMetadata" in accept, selector=selector)
 
 
 @dataclass(frozen=True, slots=True)
