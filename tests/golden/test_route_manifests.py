@@ -28,9 +28,22 @@ CASES = sorted(path.stem for path in (FOLDER / "cases").glob("*.yaml"))
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 #: Everything that the cases refer to.
 FACTS = RouteFacts(
-    deployments={"llama-8b": LocalDeployment("llama-8b", "llama-8b", 8000, ready=1, is_confidential=True)},
+    deployments={
+        "llama-8b": LocalDeployment("llama-8b", "llama-8b", 8000, ready=1, is_confidential=True),
+        "encrypted": LocalDeployment(
+            "encrypted",
+            "llama-8b",
+            8443,
+            ready=1,
+            is_confidential=True,
+            is_tls=True,
+            certificate_secret="own",
+            is_encrypted=True,
+        ),
+    },
     secrets={
         "openai": SecretFacts("openai", "provider", frozenset({"api.openai.com"})),
+        "own": SecretFacts("own", "provider", frozenset({"llm.example.com", "llm.internal"})),
         "assistants-tls": SecretFacts("assistants-tls", "gateway-tls", is_tls=True),
     },
     clients=ClientsSecret("clients", "clients", "1", {"team-a": b"key-of-team-a"}),
