@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from fairlead.api.llmdeployment import LLMDeploymentSpec
+from fairlead.api.rules.flags import flag_pattern
 from fairlead.api.serving import NetworkPolicyMode
 
 __all__ = ["find_leak", "find_record"]
@@ -21,14 +22,26 @@ __all__ = ["find_leak", "find_record"]
 _POINTING: Final = re.compile(
     r"(?i).*(_proxy|_endpoint|_base_url|_api_base|_remotes?|_webhook|_url)$|^(ollama_host|openai_.*|http_proxy|https_proxy|all_proxy)$"
 )
-_POINTING_ARGUMENT: Final = re.compile(r"(?i)^--?[a-z-]*(tool-server|endpoint|webhook|remote|proxy|otlp|callback)")
+_POINTING_ARGUMENT: Final = re.compile(r"(?i)^--?[a-z_-]*(tool[-_]server|endpoint|webhook|remote|proxy|otlp|callback)")
 
 
 #: By which an engine writes what it is sent into its log.
 _RECORDING: Final = re.compile(
     r"(?i)^(vllm_logging_level|vllm_logging_config_path|vllm_debug_.*|ollama_debug|ollama_debug_.*)$"
 )
-_RECORDING_ARGUMENT: Final = re.compile(r"(?i)^--?(enable-log-(requests|outputs)|log-config-file)\b")
+#: `--config` may say any of the others in a file.
+_RECORDING_ARGUMENT: Final = re.compile(
+    flag_pattern(
+        (
+            "--enable-log-requests",
+            "--enable-log-outputs",
+            "--log-config-file",
+            "--config",
+            "--kv-events-config",
+            "--kv-transfer-config",
+        )
+    )
+)
 
 
 def find_record(spec: LLMDeploymentSpec) -> str:

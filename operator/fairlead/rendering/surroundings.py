@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from fairlead.api.names import ANNOTATION_HOSTS, LABEL_USE, USE_CLIENTS, USE_GATEWAY_TLS, USE_JWKS, USE_PROVIDER
 from fairlead.api.resource import Finding, LLMDeployment, LLMRoute
+from fairlead.api.route import DataClass
 from fairlead.api.validation import parse_llmdeployment
 from fairlead.facts.observed import OperatorFacts
 from fairlead.facts.route import ClientsSecret, KeySet, LocalDeployment, RouteFacts, SecretFacts
@@ -31,7 +32,7 @@ Identity = tuple[str, str]
 #: The pods' port of a deployment that is not in the input: vLLM's.
 ASSUMED_PORT: Final = 8000
 #: Of an issuer whose keys are not in the input. They are not printed.
-_ASSUMED_KEYS: Final = b'{"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "AAAA"}]}'
+_ASSUMED_KEYS: Final = b'{"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "' + b"A" * 43 + b'"}]}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,19 @@ class InputDeployment:
         body = {"metadata": self.body["metadata"], "spec": spec, "status": {"readyReplicas": replicas}}
         envelope = {"apiVersion": self.body.get("apiVersion"), "kind": self.body.get("kind")}
         return describe_deployment(envelope | body, self.port, local_images)
+
+
+def _assume_deployment(name: str, *, is_encrypted: bool) -> LocalDeployment:
+    return LocalDeployment(
+        name,
+        served_model=name,
+        port=ASSUMED_PORT,
+        ready=1,
+        is_confidential=True,
+        is_encrypted=is_encrypted,
+        is_tls=is_encrypted,
+        certificate_secret=f"tls-{name}" if is_encrypted else "",
+    )
 
 
 @dataclass
@@ -83,11 +97,15 @@ class Surroundings:
             if found is not None:
                 yield name, found.describe(operator.local_images)
                 continue
+            # Where a route grants Restricted, what is meant to take it is.
+            is_encrypted = any(DataClass.RESTRICTED in role.data_access for role in route.spec.roles)
+            kept = "to be encrypted and to keep" if is_encrypted else "and to keep"
+            takes = "Confidential, Restricted" if is_encrypted else "Confidential"
             notes.append(
                 f"LLMDeployment {name} is not in the input: assumed to be ready on port {ASSUMED_PORT}, to serve the model"
-                f" {name}, and to keep what it is sent (Confidential)"
+                f" {name}, {kept} what it is sent ({takes})"
             )
-            yield name, LocalDeployment(name, served_model=name, port=ASSUMED_PORT, ready=1, is_confidential=True)
+            yield name, _assume_deployment(name, is_encrypted=is_encrypted)
 
     def _find_secrets(
         self, route: LLMRoute, operator: OperatorFacts, providers: ProviderCatalog, notes: list[str]

@@ -183,6 +183,19 @@ def test_more_than_a_bucket_holds_is_refused_with_the_numbers(fields: Json) -> N
     assert "fairlead:chain" not in outcome.dynamic
 
 
+@pytest.mark.parametrize("prompt", [["a"] * 8, [[1, 2]] * 8])
+def test_each_prompt_of_a_list_is_answered(prompt: Any) -> None:
+    outcome = charge({"model": "chat", "prompt": prompt, "max_tokens": 100})
+    assert int(outcome.dynamic["fairlead:tokens"]) > 800
+    outcome = charge({"model": "chat", "prompt": prompt, "max_tokens": 200})
+    assert (outcome.status, outcome.code) == (400, "request_too_large_for_limit")
+
+
+@pytest.mark.parametrize("prompt", ["a", [1, 2, 3], [], ["a"]])
+def test_one_prompt_is_answered_once(prompt: Any) -> None:
+    assert int(charge({"model": "chat", "prompt": prompt, "max_tokens": 100}).dynamic["fairlead:tokens"]) < 130
+
+
 @pytest.mark.parametrize("value", ["100", True, [], {}])
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "max_output_tokens", "n", "best_of"])
 def test_what_is_no_number_is_refused_where_it_counts(name: str, value: Any) -> None:

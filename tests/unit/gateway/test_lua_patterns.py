@@ -48,6 +48,12 @@ def test_each_string_is_a_line_of_the_text() -> None:
     assert {"hello there", "a key", "one", "two"} <= set(lines)
 
 
+@pytest.mark.parametrize("number", [7, 12345678, -1.5, 0, 12e3])
+def test_each_number_is_one_too(number: float) -> None:
+    """What is built in looks for long ones only; a pattern may be for a short one."""
+    assert json.dumps(number) in published("hello", x={"mrn": [number]}).split("\n")
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [

@@ -121,6 +121,11 @@ def test_an_engine_that_does_not_say_where_it_listens_is_refused() -> None:
     [
         {"args": ["--enable-log-requests"]},
         {"args": ["--enable-log-outputs"]},
+        {"args": ["--enable_log_requests"]},
+        {"args": ["--enable-log-req"]},
+        {"args": ["--log_config_file=/x"]},
+        {"args": ["--config=/etc/llm/c.yaml"]},
+        {"args": ["--kv-events-config", "{}"]},
         {"env": [{"name": "VLLM_LOGGING_LEVEL", "value": "DEBUG"}]},
         {"env": [{"name": "OLLAMA_DEBUG", "value": "1"}]},
     ],
@@ -133,7 +138,9 @@ def test_what_may_log_requests_is_not_encrypted_all_the_way(engine: Json) -> Non
 
 
 def test_usual_arguments_log_nothing() -> None:
-    raw = make_resource("vllm", {"spec": {"engine": {"args": ["--max-num-seqs", "8", "--disable-log-stats"]}}})
+    raw = make_resource(
+        "vllm", {"spec": {"engine": {"args": ["--max-num-seqs", "8", "--disable-log-stats", "--max-log-len", "100"]}}}
+    )
     parsed = parse_llmdeployment(raw)
     assert isinstance(parsed, LLMDeployment)
     assert isinstance(parsed.spec, LLMDeploymentSpec)

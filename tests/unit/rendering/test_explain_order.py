@@ -55,7 +55,8 @@ def make_world(case: Case) -> Json:
         for name, found in world["deployments"].items()
     }
     world["secrets"] = dict(world["secrets"])
-    assumed = {"ours": True, "ready": 1, "encrypted": False, "tls": False, "confidential": True, "port": 8000}
+    restricted = any("Restricted" in role["dataAccess"] for role in case.route.get("roles", ()))
+    assumed = {"ours": True, "ready": 1, "encrypted": restricted, "tls": restricted, "confidential": True, "port": 8000}
     for backend in case.route["backends"]:
         if "deployment" in backend:
             name = backend["deployment"]["name"]

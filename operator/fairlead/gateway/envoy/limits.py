@@ -24,8 +24,8 @@ LIMIT_TYPE: Final = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateL
 TOKENS: Final = "tokens"
 #: "true" beside it: `hits_addend` of a request without tokens would be a warning in the log.
 LIMITED: Final = "limited"
-#: Consumers whose buckets are kept, so that nobody gets a full one by being forgotten: the Secret that lets them in has room for half
-#: as many.
+#: Consumers whose buckets are kept, so that nobody gets a full one by being forgotten. The Secret with the clients' keys has room for half
+#: as many; an issuer of tokens with more subjects than that gives whoever was forgotten a full bucket again.
 _MAX_CONSUMERS: Final = 65_536
 _MINUTE: Final = "60s"
 _ALWAYS: Final = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}

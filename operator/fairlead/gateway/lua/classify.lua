@@ -297,7 +297,7 @@ local function charge(policy, profile, document, size)
   local limit = tonumber((policy.tokens or {})[profile])
   if not limit then return end
   local prompt = ceil(size / 4)
-  local output = highest(document, OUTPUTS, 0) * highest(document, COPIES, 1)
+  local output = highest(document, OUTPUTS, 0) * highest(document, COPIES, 1) * document.prompts
   if prompt + output > limit then
     refuse(400, "request_too_large_for_limit", "Request too large for your limit of tokens per minute: limit "
       .. string.format("%.0f", limit) .. ", requested " .. string.format("%.0f", prompt + output) .. " (" .. prompt
@@ -387,7 +387,7 @@ local function check(handle)
   local profile, consumer = profile_of(headers, policy)
 
   local body = body_of(handle)
-  local size, document = #body, parse_json(body)
+  local size, document = #body, parse_json(body, policy.patterns ~= nil)
   body = nil
   local model, stream, chains = model_of(document.fields, policy)
   local rank, finding, text = classify(policy, document)

@@ -39,13 +39,14 @@ do
   end
 end
 
--- parse_json(text) -> what the classifier wants to know of the document:
---   parts, count    every key, string and long number, decoded, without control characters, in the order of the text
+-- parse_json(text, every_number) -> what the classifier wants to know of the document:
+--   parts, count    every key, string and long number (or every one), decoded, without control characters, in the order of the text
 --   nested          those of them which still hold a backslash: perhaps JSON inside a string
 --   folding         whether anything outside of ASCII is in them
 --   fields          the top level: key -> string, true, false, or the first byte of any other value (a number)
 --   numbers         of the top level: key -> number
 --   opaque          whether it holds content that cannot be read: images, audio, files, token ids
+--   prompts         how many there are in a list called prompt; 1 where it is none
 --   prompt          the first text of a user's: of messages or input, or of prompt; nil if there is none
 -- unescape_json(raw) -> the string whose source, between its quotes, is `raw`
 local parse_json, unescape_json
@@ -53,7 +54,7 @@ do
   local MAX_DEPTH, MAX_VALUES, NEVER = 64, 500000, 2 ^ 53
   -- The one document which is being read: a parse never yields, and a worker's Lua state has one thread.
   local src, parts, count, nested, folding, fields, numbers, opaque, prompt
-  local next_backslash, next_odd, values
+  local next_backslash, next_odd, values, every_number, prompts
   local role, said -- of the message being read: whose it is, and its first text
   local path = {} -- path[d]: the key being read at depth d, false inside an array
 
@@ -231,7 +232,7 @@ do
       c = byte(src, j + 1)
       j = digits((c == 43 or c == 45) and j + 2 or j + 1)
     end
-    if power or j - i >= 9 then -- no identifier is shorter
+    if every_number or power or j - i >= 9 then -- no identifier that is built in is shorter
       local text = sub(src, i, j - 1)
       count = count + 1
       parts[count] = text
@@ -281,6 +282,7 @@ do
     if c == 93 then return i + 1 end
     while true do
       if tokens and c and c <= 57 and c ~= 34 then opaque = true end -- token ids: text that only a tokenizer reads
+      if depth == 2 and (c == 34 or c == 91) and path[1] == "prompt" then prompts = prompts + 1 end
       i, value = read_value(i, c, depth)
       if tokens and depth == 2 and not prompt and type(value) == "string" then prompt = value end
       i, c = skip(i)
@@ -351,7 +353,8 @@ do
 
   local function read_document(text)
     src, parts, count, nested, folding, fields, numbers, opaque, prompt = text, {}, 0, {}, false, {}, {}, false, nil
-    role, said, values, next_odd, next_backslash = nil, nil, 0, 0, find(text, "\\", 1, true) or NEVER
+    prompts, role, said = 0, nil, nil
+    values, next_odd, next_backslash = 0, 0, find(text, "\\", 1, true) or NEVER
     if sub(text, 1, 3) == "\239\187\191" then invalid(1, "a byte order mark") end
     local i, c = skip(1)
     if c ~= 123 then invalid(i, "the body is not a JSON object") end
@@ -362,12 +365,13 @@ do
       prompt = type(plain) == "string" and plain or nil
     end
     return { parts = parts, nested = nested, folding = folding, fields = fields, numbers = numbers, opaque = opaque,
-      prompt = prompt }
+      prompts = prompts > 1 and prompts or 1, prompt = prompt }
   end
 
-  function parse_json(text)
+  function parse_json(text, every)
+    every_number = every
     local ok, result = pcall(read_document, text)
-    src, parts, nested, fields, numbers, prompt = nil, nil, nil, nil, nil, nil -- a worker must not keep the last request
+    src, parts, nested, fields, numbers, prompt, said = nil, nil, nil, nil, nil, nil, nil -- a worker must not keep the last request
     if not ok then error(result, 0) end
     return result
   end

@@ -101,7 +101,7 @@ def _is_usable(key: Any) -> bool:
     kind = key.get("kty") if isinstance(key, Mapping) else None
     if not isinstance(kind, str) or kind not in _NEEDED or key.get("use", "sig") != "sig":
         return False
-    if not all(isinstance(key.get(name, ""), str) for name in _PUBLIC):
+    if not all(_is_plain(key.get(name, "")) for name in _PUBLIC):
         return False
     if not all(_BASE64URL.fullmatch(key.get(name, "")) for name in _NEEDED[kind] if name != "crv"):
         return False
@@ -109,6 +109,11 @@ def _is_usable(key: Any) -> bool:
         return len(key["n"]) >= _MIN_MODULUS and key.get("alg", "RS256") in _RSA_ALGORITHMS
     algorithm, size = _CURVES[kind].get(key.get("crv", ""), ("", 0))
     return key.get("alg", algorithm) == algorithm and all(len(key[name]) == size for name in _NEEDED[kind][1:])
+
+
+def _is_plain(value: Any) -> bool:
+    """What Envoy's file can hold: half of a surrogate pair, for one, is no text."""
+    return isinstance(value, str) and value.isascii() and (value.isprintable() or not value)
 
 
 def _public_part(key: Mapping[str, Any]) -> Json:

@@ -131,6 +131,8 @@ def test_without_keys_no_token_is_let_in_and_it_is_told(found: KeySet | None, wo
         {**EC, "y": ["y" * 43]},
         {**EC, "use": "enc"},
         {**EC, "kid": 7},
+        {**EC, "kid": "\ud800"},
+        {**RSA, "crv": "\u00e9"},
         {**RSA, "n": "n" * 300},
         {**RSA, "alg": "ES256"},
         {**RSA, "e": "!"},
