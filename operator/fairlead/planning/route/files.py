@@ -11,18 +11,20 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any, Final
 
-from fairlead.api.names import gateway_part_name
-from fairlead.api.resource import Metadata
+from fairlead.api.names import GROUP, gateway_part_name
+from fairlead.api.resource import LLMRoute, Metadata
 from fairlead.facts.observed import ObjectKey
 from fairlead.gateway.envoy.clients import AUTHENTICATION_FILE
 from fairlead.gateway.envoy.files import CLUSTERS_FILE, EGRESS_FILE, LIMIT_FILES, PUBLIC_FILE, is_untouched
 from fairlead.planning.route.metadata import make_metadata
 
 __all__ = [
+    "ANNOTATION_CALLERS",
     "BOOTSTRAP",
     "CLIENTS",
     "MAX_FILE_BYTES",
     "ROUTING_PARTS",
+    "digest_callers",
     "find_too_large",
     "fits",
     "make_bootstrap_map",
@@ -33,6 +35,8 @@ __all__ = [
 ]
 
 Json = dict[str, Any]
+#: On the Secret with the clients: of which spec they are.
+ANNOTATION_CALLERS: Final = f"{GROUP}/callers"
 BOOTSTRAP: Final = "bootstrap"
 CLIENTS: Final = "clients"
 #: Part -> the file that it holds; keys' sources go with the clusters that use them, the limits of tokens with those of requests.
@@ -61,15 +65,25 @@ def make_routing_maps(owner: Metadata, files: Mapping[str, str]) -> list[Json]:
     ]
 
 
-def make_clients_secret(owner: Metadata, authentication: str) -> Json:
-    """Who is let in."""
+def make_clients_secret(owner: Metadata, authentication: str, callers: str) -> Json:
+    """Who is let in. `callers`: of `digest_callers`."""
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": make_metadata(owner, gateway_part_name(owner.name, CLIENTS)),
+        "metadata": make_metadata(owner, gateway_part_name(owner.name, CLIENTS), {ANNOTATION_CALLERS: callers}),
         "type": "Opaque",
         "data": {AUTHENTICATION_FILE: base64.b64encode(authentication.encode()).decode()},
     }
+
+
+def digest_callers(route: LLMRoute) -> str:
+    """One word for whose keys and tokens count, whatever these are at the moment."""
+    way = route.spec.authentication
+    said = [
+        way.api_keys.secret_ref.name if way.api_keys is not None else "",
+        way.jwt.model_dump_json() if way.jwt is not None else "",
+    ]
+    return blake2b("\0".join(said).encode(), digest_size=8).hexdigest()
 
 
 def read_routing(children: Mapping[ObjectKey, Mapping[str, Any]], owner: Metadata) -> dict[str, str] | None:

@@ -12,7 +12,7 @@ from fairlead.api.conditions import ROUTE_CONDITIONS, Reason
 from fairlead.api.names import gateway_name, gateway_part_name
 from fairlead.api.patterns import find_pattern_faults
 from fairlead.api.resource import Finding, LLMRoute, Metadata
-from fairlead.api.route import GatewaySpec
+from fairlead.api.route import GatewaySpec, LLMAccess
 from fairlead.facts.observed import ObjectKey, Observed, OperatorFacts
 from fairlead.facts.route import RouteFacts
 from fairlead.gateway.envoy import GatewaySettings, render_files
@@ -23,11 +23,14 @@ from fairlead.gateway.table import RouteTable, find_gaps, make_table
 from fairlead.planning.conditions import make_conditions, make_transition_events
 from fairlead.planning.ownership import find_deletes, find_ours, keep_ours
 from fairlead.planning.plan import Child, Plan
-from fairlead.planning.route.backends import Resolved, reachable, resolve_backends, see_through
+from fairlead.planning.route.backends import UNRESOLVED, Resolved, reachable, resolve_backends, see_through
 from fairlead.planning.route.certificate import Certificate, certificate_secret, make_settings, read_certificate
 from fairlead.planning.route.clients import Clients, read_clients
 from fairlead.planning.route.files import (
+    ANNOTATION_CALLERS,
     BOOTSTRAP,
+    CLIENTS,
+    digest_callers,
     find_too_large,
     fits,
     make_bootstrap_map,
@@ -45,7 +48,13 @@ from fairlead.planning.route.network import (
     make_network_policy,
     make_service,
 )
-from fairlead.planning.route.pod import find_authorities, make_deployment, make_template, make_template_inputs
+from fairlead.planning.route.pod import (
+    find_authorities,
+    make_deployment,
+    make_template,
+    make_template_inputs,
+    mounted_authorities,
+)
 from fairlead.planning.route.publishing import Files, Step, choose_step
 from fairlead.planning.route.revision import GatewayRevision, choose_revision, make_fresh_revision
 from fairlead.planning.route.status import (
@@ -94,7 +103,7 @@ def plan_route(
     if refusal is not None:
         refused = [backend.name for backend in resolved if backend.refusal]
         files_left = _narrow(live, partial(withdraw, table=table, refused=refused))
-        narrowed = _make_narrowed(metadata, files_left, authentication, observed)
+        narrowed = _make_narrowed(route, files_left, authentication, observed)
         return _plan_standstill(
             metadata,
             route.status,
@@ -109,7 +118,7 @@ def plan_route(
     step = choose_step(files.routing, live, gateways.loaded, partial(withdraw, table=table))
     deployment = observed.children.get(ObjectKey("Deployment", metadata.namespace, gateway_name(metadata.name)))
     certificate = read_certificate(route, facts, deployment)
-    authorities = find_authorities(route, [backend.certificate_secret for backend in resolved])
+    authorities = find_authorities(route, _find_certificates(resolved, deployment))
     template = make_template(route, operator, settings, files.bootstrap, authorities)
     fresh = make_fresh_revision(template, files.bootstrap, make_template_inputs(route, authorities))
     revision = choose_revision(fresh, route, observed)
@@ -196,6 +205,14 @@ def _find_refusal(route: LLMRoute, resolved: Sequence[Resolved], files: Files) -
     return None
 
 
+def _find_certificates(resolved: Sequence[Resolved], gateway: Mapping[str, Any] | None) -> set[str]:
+    """Secrets with the authorities of deployments that serve TLS. Of one that is not there nobody knows, so what is mounted stays: a
+    deployment that is made anew costs no gateway its streams."""
+    found = {backend.certificate_secret for backend in resolved} - {""}
+    is_missing = any(one.state == UNRESOLVED and one.law.access is LLMAccess.LOCAL for one in resolved)
+    return found | mounted_authorities(gateway) if is_missing else found
+
+
 def _find_unseen(table: RouteTable, gateways: Gateways) -> frozenset[str]:
     """Backends of which some gateway knows no healthy host, though its routes try them."""
     tried = {(one.backend, one.place) for chain in table.chains.values() for one in chain.attempts}
@@ -212,13 +229,20 @@ def _narrow(live: Files | None, narrow: Callable[..., str]) -> Files | None:
     return left if fits(left) else {**live, PUBLIC_FILE: narrow(live[PUBLIC_FILE], shorten=False)}
 
 
-def _make_narrowed(
-    metadata: Metadata, files: Files | None, authentication: str, observed: Observed
-) -> tuple[Child, ...]:
-    """That, and the clients as they are: a key that was taken back must not wait for somebody to mend the rest."""
+def _make_narrowed(route: LLMRoute, files: Files | None, authentication: str, observed: Observed) -> tuple[Child, ...]:
+    """That, and the clients as they are: a key that was taken back must not wait for somebody to mend the rest. Who may be a client
+    at all waits for that, if the spec says it otherwise than before: it might be more."""
     if files is None:
         return ()
-    bodies = [make_clients_secret(metadata, authentication), *make_routing_maps(metadata, files)]
+    metadata, callers = route.metadata, digest_callers(route)
+    live = find_ours(
+        observed, ObjectKey("Secret", metadata.namespace, gateway_part_name(metadata.name, CLIENTS)), metadata
+    )
+    said = ((live or {}).get("metadata") or {}).get("annotations") or {}
+    clients = (
+        [make_clients_secret(metadata, authentication, callers)] if said.get(ANNOTATION_CALLERS) == callers else []
+    )
+    bodies = [*clients, *make_routing_maps(metadata, files)]
     wanted = [_make_child(metadata, body) for body in bodies]
     return keep_ours(wanted, observed, metadata)[0]
 
@@ -250,7 +274,7 @@ def _make_children(
     owner = route.metadata
     bodies = [
         make_bootstrap_map(owner, revision.bootstrap),
-        make_clients_secret(owner, authentication),
+        make_clients_secret(owner, authentication, digest_callers(route)),
         *make_routing_maps(owner, step.files),
         make_service(route, settings),
         make_network_policy(route, resolved, operator, settings),

@@ -33,6 +33,7 @@ __all__ = [
     "make_deployment",
     "make_template",
     "make_template_inputs",
+    "mounted_authorities",
     "public_port",
 ]
 
@@ -244,6 +245,14 @@ def find_authorities(route: LLMRoute, certificates: Iterable[str]) -> Authoritie
         if tls is not None and tls.ca_secret_ref is not None:
             found.setdefault(tls.ca_secret_ref.name, set()).add(tls.ca_secret_ref.key)
     return {name: sorted(keys) for name, keys in sorted(found.items())}
+
+
+def mounted_authorities(deployment: Mapping[str, Any] | None) -> set[str]:
+    """Secrets of which a gateway's live Deployment mounts the authorities as cert-manager writes them."""
+    spec = (((deployment or {}).get("spec") or {}).get("template") or {}).get("spec") or {}
+    secrets = [volume.get("secret") or {} for volume in spec.get("volumes") or ()]
+    wanted = [{"key": AUTHORITIES_KEY, "path": AUTHORITIES_KEY}]
+    return {str(secret["secretName"]) for secret in secrets if secret.get("items") == wanted}
 
 
 def _volume_name(what: str, secret: str) -> str:

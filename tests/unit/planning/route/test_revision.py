@@ -20,6 +20,7 @@ from tests.unit.planning.route.routes import (
 from tests.unit.planning.route.test_planner import gateway, served
 
 from fairlead.facts.observed import ObjectKey, Observed
+from fairlead.facts.route import LocalDeployment
 from fairlead.gateway.envoy.files import GatewayFiles
 from fairlead.planning.plan import Plan
 from fairlead.planning.route import plan_route, planner, revision
@@ -192,3 +193,24 @@ def test_a_restart_is_a_restart_and_nothing_else(request: pytest.FixtureRequest)
     }
     kept = plan(make_route(), make_facts(), carry_out(made, observed))
     assert pods(kept) == pods(before)
+
+
+def test_a_deployment_that_is_made_anew_costs_no_gateway_its_streams() -> None:
+    """While it is missing nobody knows the Secret with its authorities."""
+    local = LocalDeployment(
+        "llama-70b",
+        "llama",
+        8443,
+        ready=2,
+        is_confidential=True,
+        is_tls=True,
+        certificate_secret="own",
+        is_encrypted=True,
+    )
+    there = {"deployments": {"llama-70b": local}}
+    before, observed = served(**there)
+    missing = plan(make_route(), make_facts(deployments={}), observed)
+    assert pods(missing) == pods(before)
+    other = replace(local, certificate_secret="another")
+    changed = plan(make_route(), make_facts(deployments={"llama-70b": other}), observed)
+    assert pods(changed) != pods(before)

@@ -195,6 +195,18 @@ def test_a_route_that_is_not_accepted_withdraws_keys_of_the_issuer_all_the_same(
     assert EC["x"] not in text
 
 
+def test_a_route_that_is_not_accepted_lets_in_nobody_new() -> None:
+    """Another issuer beside something that is wrong: those of before go on, as the spec of before has it."""
+    first = plan(make_route(spec()), facts(key_set(EC)))
+    for change in ({"issuer": "https://other.example.com"}, {"audiences": ["others"]}, {"consumerClaim": "team"}):
+        refused = spec()
+        refused["backends"][1]["provider"]["trusted"] = True
+        refused["authentication"]["jwt"] |= change
+        made = plan(make_route(refused, generation=2), facts(key_set(RSA)), carry_out(first))
+        assert condition(made, "Accepted")["status"] == "False"
+        assert "assistants-gateway-clients" not in {one.key.name for one in made.children}
+
+
 def test_pods_from_before_tokens_are_replaced() -> None:
     """They would refuse the file."""
     inputs = [
