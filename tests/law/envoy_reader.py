@@ -17,6 +17,7 @@ from typing import Final
 
 from tests.law.addresses import Facts
 from tests.law.limits import find_more_than_a_limit
+from tests.law.reading_tls import read_tls
 from tests.law.shadow_rules import read_patterns
 from tests.law.strict import Json, Unreadable
 from tests.law.strict import only as _only
@@ -315,7 +316,7 @@ class Gateway:
             path=action.get("prefix_rewrite", matched) + path[len(matched) :],
             model=_model_of(domain),
             access=data.get("access", ""),
-            tls=_read_tls(cluster),
+            tls=read_tls(cluster, self.files),
             credentials=tuple(self._credentials(cluster)),
             headers=tuple(_read_headers(route)),
             leaks=tuple(name for name in (CLASS_HEADER, IDLE_HEADER, AFFINITY_HEADER) if name not in removed),
@@ -472,22 +473,3 @@ def _read_upstream(cluster: Json) -> Json:
         "per_connection_buffer_limit_bytes", "circuit_breakers", "outlier_detection", "load_assignment",
         "typed_extension_protocol_options", "transport_socket", "least_request_lb_config",
     )  # fmt: skip
-
-
-def _read_tls(cluster: Json) -> tuple[str | None, str, str, str] | None:
-    """SNI, kind of name, name and authorities. Whatever is not checked is "" there."""
-    if "transport_socket" not in cluster:
-        return None
-    where = f"TLS of {cluster['name']}"
-    kind = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
-    context = _typed(cluster["transport_socket"]["typed_config"], where, kind, "common_tls_context", "sni")
-    common = _only(context["common_tls_context"], where, "validation_context")
-    validation = common.get("validation_context", {})
-    _only(validation, where, "trusted_ca", "match_typed_subject_alt_names")
-    names = validation.get("match_typed_subject_alt_names", ())
-    if len(names) > 1:
-        raise Unreadable(f"{where} takes one of several names")
-    name: Json = names[0] if names else {"san_type": "", "matcher": {"exact": ""}}
-    matcher = _only(name["matcher"], where, "exact")
-    authorities = validation.get("trusted_ca", {}).get("filename", "")
-    return context.get("sni"), name["san_type"], matcher["exact"], authorities

@@ -26,8 +26,17 @@ def _tls(name: str, change: Callable[[Json], Any]) -> None:
 
 
 def _validation(context: Json) -> Json:
-    found: Json = context["common_tls_context"]["validation_context"]
+    """Where the names are that a certificate may have."""
+    common = context["common_tls_context"]
+    both = common.get("combined_validation_context", {})
+    found: Json = both.get("default_validation_context") or common["validation_context"]
     return found
+
+
+def _forget_authorities(context: Json) -> None:
+    common = context["common_tls_context"]
+    common.get("validation_context", {}).pop("trusted_ca", None)
+    common.get("combined_validation_context", {}).pop("validation_context_sds_secret_config", None)
 
 
 _tls("the-name-of-certificates-is-not-checked", lambda c: _validation(c).pop("match_typed_subject_alt_names"))
@@ -39,14 +48,24 @@ _tls(
     "certificates-may-name-somebody-else",
     lambda c: _validation(c)["match_typed_subject_alt_names"][0].update(matcher={"exact": "evil.example"}),
 )
-_tls("certificates-may-be-by-anybody", lambda c: _validation(c).pop("trusted_ca"))
+_tls("certificates-may-be-by-anybody", _forget_authorities)
 _tls("untrusted-certificates-are-taken", lambda c: _validation(c).update(trust_chain_verification="ACCEPT_UNTRUSTED"))
 _tls("the-sni-of-another-host-is-sent", lambda c: c.update(sni="evil.example"))
 _tls("no-sni-is-sent", lambda c: c.pop("sni", None))
-_tls(
-    "own-authorities-are-ignored",
-    lambda c: _validation(c)["trusted_ca"].update(filename="/etc/ssl/certs/ca-certificates.crt"),
-)
+
+
+@edit
+def own_authorities_are_ignored(files: Files) -> None:
+    for name, file in files.items():
+        if name.startswith("ca-"):
+            trusted = file["resources"][0]["validation_context"]["trusted_ca"]
+            trusted["filename"] = "/etc/ssl/certs/ca-certificates.crt"
+
+
+@edit
+def authorities_of_another_file_are_taken(files: Files) -> None:
+    for name in [name for name in files if name.startswith("ca-")]:
+        files[name]["resources"][0]["name"] += "-x"
 
 
 @edit
@@ -68,7 +87,6 @@ def the_pods_of_an_encrypted_deployment_may_be_anybody(files: Files) -> None:
 
 
 @edit
-def encrypted_deployments_are_signed_for_by_the_world(files: Files) -> None:
+def encrypted_deployments_are_signed_for_by_anybody(files: Files) -> None:
     for cluster in _encrypted(files):
-        validation = _validation(cluster["transport_socket"]["typed_config"])
-        validation["trusted_ca"].update(filename="/etc/ssl/certs/ca-certificates.crt")
+        _forget_authorities(cluster["transport_socket"]["typed_config"])

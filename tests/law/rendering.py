@@ -52,7 +52,10 @@ def plan(route: Json, world: Json, live: Mapping[str, str] | None = None) -> Pla
     )
     maps = [child.body for child in decided.children if child.key.kind == "ConfigMap"]
     files = {
-        name: text for body in maps for name, text in body["data"].items() if name in _FILES or name.startswith("key-")
+        name: text
+        for body in maps
+        for name, text in body["data"].items()
+        if name in _FILES or name.startswith(("key-", "ca-"))
     }
     conditions = {condition["type"]: condition for condition in decided.status["conditions"]}
     accepted = conditions["Accepted"]

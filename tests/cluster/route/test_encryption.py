@@ -45,10 +45,10 @@ def make_restricted_route(world: RouteWorld) -> Json:
     return route
 
 
-def apply_everything(world: RouteWorld, certificate: Json) -> None:
+def apply_everything(world: RouteWorld, certificate: Json | None) -> None:
     """The deployment is encrypted from its first pod on: a rollout from plain pods takes as long as a model loads."""
     world.apply(
-        certificate,
+        *([certificate] if certificate is not None else []),
         make_secret(world.namespace, "clients", {"team-a": TEAM_A, "team-b": TEAM_B}, use="clients"),
         world.provider_secret(),
         make_secret(world.namespace, "provider-ca", {"ca.crt": world.ca}),
@@ -113,6 +113,28 @@ def test_pods_with_a_certificate_of_somebody_else_get_nothing(world: RouteWorld)
     # As soon as it shows its own, it is served.
     world.apply(make_certificate(world, issue(world)))
     until(lambda: world.ask(RESTRICTED, key=TEAM_B).status == 200, "its own certificate is taken", 120)
+
+
+def test_the_secret_may_come_last_and_another_authority_may_sign(world: RouteWorld) -> None:
+    """As an issuer needs its time, and as one that signs itself has another authority each time."""
+    apply_everything(world, None)
+    until(lambda: world.route().get("status", {}).get("gateways") == "2/2", "the gateways have loaded all of it", 60)
+    assert world.ask(RESTRICTED, key=TEAM_B).status == 503
+    assert world.route_condition("Stalled")["status"] == "False"
+    world.apply(make_certificate(world, issue(world)))
+    until(lambda: world.ask(RESTRICTED, key=TEAM_B).status == 200, "it serves", 180)
+    world.wait_ready()
+    before = {pod["metadata"]["uid"] for pod in [engine(world), *world.gateways()]}
+
+    other = Authority("another-ca")
+    renewed = issue(world, other)
+    world.apply(make_certificate(world, renewed, other))
+    wanted = ssl.PEM_cert_to_DER_cert(renewed.cert.decode()).hex()
+    until(lambda: shown(world) == wanted, "the renewed certificate is shown", 120)
+    until(lambda: world.ask(RESTRICTED, key=TEAM_B).status == 200, "the gateways have the other authority", 120)
+    for _ in range(10):
+        assert world.ask(RESTRICTED, key=TEAM_B).status == 200
+    assert {pod["metadata"]["uid"] for pod in [engine(world), *world.gateways()]} == before
 
 
 def test_without_encryption_nothing_is_restricted(world: RouteWorld) -> None:

@@ -20,6 +20,7 @@ __all__ = [
     "attempt_cluster",
     "attempt_host",
     "attempts_of",
+    "authorities_name",
     "backend_of",
     "egress_host",
     "key_name",
@@ -220,27 +221,34 @@ def _make_injection(upstream: Upstream, number: int, settings: GatewaySettings) 
     )
 
 
+def authorities_name(upstream: Upstream) -> str:
+    """The SDS resource, and its file, of those who may sign for a backend."""
+    return f"ca-{upstream.name}-{upstream.place}"
+
+
 def _make_tls(upstream: Upstream, settings: GatewaySettings) -> Json:
-    """The certificate must be by these authorities and for this name: there is no other way."""
-    authorities = settings.default_authorities
-    if upstream.authorities is not None:
-        secret, key = upstream.authorities
-        authorities = f"{settings.authorities_directory_of(secret)}/{key}"
-    name: Json = {"san_type": "IP_ADDRESS" if _is_address(upstream.server_name) else "DNS"}
+    """The certificate must be by these authorities and for this name: there is no other way. Authorities from a Secret may come later than
+    the cluster, and others may come in their place."""
+    kind: Json = {"san_type": "IP_ADDRESS" if _is_address(upstream.server_name) else "DNS"}
+    names = {"match_typed_subject_alt_names": [{**kind, "matcher": {"exact": upstream.server_name}}]}
     server: Json = {} if _is_address(upstream.server_name) else {"sni": upstream.server_name}
-    return {
-        "name": "tls",
-        "typed_config": typed(
-            "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
-            common_tls_context={
-                "validation_context": {
-                    "trusted_ca": {"filename": authorities},
-                    "match_typed_subject_alt_names": [{**name, "matcher": {"exact": upstream.server_name}}],
-                }
-            },
-            **server,
-        ),
-    }
+    if upstream.authorities is None:
+        common: Json = {"validation_context": {"trusted_ca": {"filename": settings.default_authorities}, **names}}
+    else:
+        name = authorities_name(upstream)
+        config = file_source(settings.routing_directory, f"{name}.json")
+        # Read again when the Secret comes, not when routes change: what the file says is the same as long as the cluster is.
+        secret = settings.authorities_directory_of(upstream.authorities[0])
+        config["path_config_source"]["watched_directory"] = {"path": secret}
+        source = {"name": name, "sds_config": config}
+        common = {
+            "combined_validation_context": {
+                "default_validation_context": names,
+                "validation_context_sds_secret_config": source,
+            }
+        }
+    context = typed("envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext", common_tls_context=common, **server)
+    return {"name": "tls", "typed_config": context}
 
 
 def _is_address(host: str) -> bool:

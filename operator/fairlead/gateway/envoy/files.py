@@ -11,7 +11,7 @@ from typing import Final
 import orjson
 
 from fairlead.gateway.envoy.bootstrap import make_bootstrap
-from fairlead.gateway.envoy.clusters import attempts_of, key_name, make_clusters
+from fairlead.gateway.envoy.clusters import attempts_of, authorities_name, key_name, make_clusters
 from fairlead.gateway.envoy.egress import make_egress_routes
 from fairlead.gateway.envoy.limits import Measure, limit_file, make_limit
 from fairlead.gateway.envoy.listeners import CERTIFICATE_FILE, make_certificate, make_listeners
@@ -71,6 +71,8 @@ def render_files(table: RouteTable, settings: GatewaySettings) -> GatewayFiles:
     for upstream in table.upstreams:
         for number in range(len(upstream.credentials)) if upstream.name in used else ():
             routing[f"{key_name(upstream, number)}.json"] = _dump(_make_key_source(upstream, number, settings))
+        if upstream.authorities is not None and upstream.name in used:
+            routing[f"{authorities_name(upstream)}.json"] = _dump(_make_authorities_source(upstream, settings))
     listeners = make_listeners(settings)
     bootstrap = {
         "bootstrap.json": _dump(make_bootstrap(settings)),
@@ -104,6 +106,15 @@ def _make_key_source(upstream: Upstream, number: int, settings: GatewaySettings)
     directory = settings.key_directory(credential.secret)
     source = {"filename": f"{directory}/{credential.key}", "watched_directory": {"path": directory}}
     return make_discovery(_SDS, "1", {"name": key_name(upstream, number), "generic_secret": {"secret": source}})
+
+
+def _make_authorities_source(upstream: Upstream, settings: GatewaySettings) -> Json:
+    """The same for those who may sign for a backend."""
+    assert upstream.authorities is not None
+    secret, key = upstream.authorities
+    directory = settings.authorities_directory_of(secret)
+    trusted = {"trusted_ca": {"filename": f"{directory}/{key}"}, "watched_directory": {"path": directory}}
+    return make_discovery(_SDS, "1", {"name": authorities_name(upstream), "validation_context": trusted})
 
 
 def dump_resources(kind: str, resources: Sequence[Json]) -> str:
