@@ -55,6 +55,9 @@ ANNOTATION_TEMPLATE_INPUT: Final = (
 )
 ANNOTATION_TEMPLATE: Final = f"{GROUP}/template"  # on the Deployment: the pod template as first rendered (law 8)
 
+#: On the engine pods: why they may write requests into their log. Those that do not have none.
+ANNOTATION_RECORDS: Final = f"{GROUP}/records-requests"
+
 #: On a gateway's pods: which routing their kubelet was told to project, and when.
 ANNOTATION_ROUTING: Final = f"{GROUP}/routing"
 

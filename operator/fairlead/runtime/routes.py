@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from fairlead.api.names import (
+    ANNOTATION_RECORDS,
     ANNOTATION_ROUTING,
     ANNOTATION_TLS,
     COMPONENT_GATEWAY,
@@ -29,7 +30,7 @@ from fairlead.facts.observed import ObjectKey, Observed
 from fairlead.facts.route import ClientsSecret, GatewayPod, KeySet, LocalDeployment, RouteFacts, SecretFacts
 from fairlead.kube.cache import Cache, Change
 from fairlead.kube.client import ApiClient
-from fairlead.kube.resources import CONFIG_MAP, LLMDEPLOYMENT, LLMROUTE, SECRET, SERVICE
+from fairlead.kube.resources import CONFIG_MAP, LLMDEPLOYMENT, LLMROUTE, POD, SECRET, SERVICE
 from fairlead.planning.plan import Plan
 from fairlead.planning.route import plan_invalid_route, plan_route
 from fairlead.planning.route.certificate import certificate_secret
@@ -166,7 +167,8 @@ class RoutePlanner:
                 service = self._cache.get(ObjectKey(SERVICE.kind, namespace, headless_service_name(name)))
                 is_ours = service is not None and service.controller_uid == entry.uid
                 port = service.load()["spec"]["ports"][0] if is_ours and service is not None else None
-                yield name, describe_deployment(entry.load(), port, self._facts.local_images)
+                pods = [one.load() for one in self._cache.of_owner(entry.key) if one.key.kind == POD.kind]
+                yield name, describe_deployment(entry.load(), port, self._facts.local_images, pods)
 
     def _find_secrets(self, route: LLMRoute) -> Iterator[tuple[str, SecretFacts]]:
         for backend in route.spec.backends:
@@ -181,6 +183,9 @@ class RoutePlanner:
 def find_concerned_routes(change: Change, cache: Cache) -> Iterator[ObjectKey]:
     """Routes that name an LLMDeployment, one of its Services, a Secret or a ConfigMap of somebody's own that changed."""
     entry = change.after or change.before
+    if entry is not None and entry.key.kind == POD.kind:
+        yield from _find_routes_of_a_pod(change, cache)
+        return
     if entry is None or entry.key.kind not in (LLMDEPLOYMENT.kind, SERVICE.kind, SECRET.kind, CONFIG_MAP.kind):
         return
     if entry.key.kind == CONFIG_MAP.kind and entry.owner is not None:
@@ -193,6 +198,19 @@ def find_concerned_routes(change: Change, cache: Cache) -> Iterator[ObjectKey]:
     for key in cache.keys(LLMROUTE.kind, entry.key.namespace):
         route = cache.get(key)
         if route is not None and named in set(_names_in(route.load().get("spec"), entry.key.kind)):
+            yield key
+
+
+def _find_routes_of_a_pod(change: Change, cache: Cache) -> Iterator[ObjectKey]:
+    """Routes that wait for the end of a pod that may write requests into its log."""
+    gone = change.before
+    if change.after is not None or gone is None or gone.owner is None or gone.owner.kind != LLMDEPLOYMENT.kind:
+        return
+    if ANNOTATION_RECORDS not in (gone.load()["metadata"].get("annotations") or {}):
+        return
+    for key in cache.keys(LLMROUTE.kind, gone.key.namespace):
+        route = cache.get(key)
+        if route is not None and gone.owner.name in set(_names_in(route.load().get("spec"), LLMDEPLOYMENT.kind)):
             yield key
 
 

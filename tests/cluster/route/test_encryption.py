@@ -101,7 +101,25 @@ def test_restricted_requests_stay_on_an_encrypted_way(world: RouteWorld) -> None
     world.apply(logging)
     until(lambda: world.ask(RESTRICTED, key=TEAM_B).status == 403, "it is withdrawn", 10)
     until(lambda: "may write requests into the log" in world.route_condition("Accepted")["message"], "it is told", 10)
+
+    # And gives it back when the last pod that logs is gone, not when the spec says so.
+    until(lambda: records(world) == 1, "the pod that logs serves", 60)
+    world.apply(make_deployment(world.namespace, **ENCRYPTION))
+    seen = []
+    until(
+        lambda: seen.append((world.ask(RESTRICTED, key=TEAM_B).status, records(world))) or seen[-1][0] == 200,
+        "again",
+        90,
+    )
+    assert seen[-1] == (200, 0)
+    assert (403, 1) in seen
     assert world.provider.recorded == []
+
+
+def records(world: RouteWorld) -> int:
+    """Engine pods that may write requests into their log; one that ends counts as long as it is there."""
+    pods = [world.get(name) or {"metadata": {}} for name in world.engines()]
+    return sum("fairlead.dev/records-requests" in (pod["metadata"].get("annotations") or {}) for pod in pods)
 
 
 def test_pods_with_a_certificate_of_somebody_else_get_nothing(world: RouteWorld) -> None:

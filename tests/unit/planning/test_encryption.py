@@ -164,3 +164,18 @@ def test_what_a_route_is_told(spec: Json, port: Json | None, is_tls: bool, is_en
     assert (found.is_tls, found.is_encrypted) == (is_tls, is_encrypted)
     assert why in found.why_not_encrypted
     assert found.certificate_secret == ("llama-tls" if spec else "")
+
+
+def test_pods_of_an_earlier_spec_count_until_they_are_gone() -> None:
+    """The spec says by now that nothing is logged; the pods of before still serve."""
+    logging = make(**ENCRYPTION, engine={"type": "vLLM", "args": ["--enable-log-requests"]})
+    (deployment,) = [child.body for child in logging.children if child.key.kind == "Deployment"]
+    old = {"metadata": {"name": "llama-1", **deployment["spec"]["template"]["metadata"]}}
+    port = {"name": "https", "port": 8443}
+    raw = make_resource("vllm", {"spec": ENCRYPTION})
+    found = describe_deployment(raw, port, (), [old])
+    assert not found.is_encrypted
+    assert "pod llama-1 is of an earlier spec: spec.engine.args has --enable-log-requests" in found.why_not_encrypted
+    (deployment,) = [child.body for child in make(**ENCRYPTION).children if child.key.kind == "Deployment"]
+    new = {"metadata": {"name": "llama-2", **deployment["spec"]["template"]["metadata"]}}
+    assert describe_deployment(raw, port, (), [new]).is_encrypted

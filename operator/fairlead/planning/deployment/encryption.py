@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from fairlead.api.names import GROUP
+from fairlead.api.names import ANNOTATION_RECORDS, GROUP
 from fairlead.errors import RenderError
 from fairlead.gateway.envoy.terminator import CERTIFICATE_FILE, make_certificate_source, make_terminator
 from fairlead.planning.deployment.serving import Serving
+from fairlead.policy.locality import find_record
 
 __all__ = [
     "TLS_CONTAINER",
@@ -94,10 +95,13 @@ def make_tls_container(serving: Serving) -> list[Json]:
 
 
 def make_tls_annotations(serving: Serving) -> dict[str, str]:
-    """What the sidecar reads about its certificate, on the pod."""
+    """What the sidecar reads about its certificate, on the pod; and what a route must know of the pod as long as it is there, whatever the
+    spec says by then."""
     if serving.spec.encryption is None:
         return {}
-    return {_ANNOTATION: make_certificate_source(_CERTIFICATE_DIRECTORY)}
+    record = find_record(serving.spec)
+    said = {ANNOTATION_RECORDS: record} if record else {}
+    return {_ANNOTATION: make_certificate_source(_CERTIFICATE_DIRECTORY), **said}
 
 
 def make_tls_volumes(serving: Serving) -> list[Json]:

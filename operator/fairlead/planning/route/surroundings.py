@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from fairlead.api.llmdeployment import LLMDeploymentSpec
-from fairlead.api.names import ANNOTATION_HOSTS, LABEL_USE
+from fairlead.api.names import ANNOTATION_HOSTS, ANNOTATION_RECORDS, LABEL_USE
 from fairlead.api.resource import LLMDeployment
 from fairlead.api.validation import parse_llmdeployment
 from fairlead.facts.route import LocalDeployment, SecretFacts
@@ -19,17 +19,20 @@ __all__ = ["describe_deployment", "describe_secret"]
 
 
 def describe_deployment(
-    raw: Mapping[str, Any], port: Mapping[str, Any] | None, local_images: Iterable[str]
+    raw: Mapping[str, Any],
+    port: Mapping[str, Any] | None,
+    local_images: Iterable[str],
+    pods: Iterable[Mapping[str, Any]] = (),
 ) -> LocalDeployment:
     """An LLMDeployment as the API server has it, which need not be valid. `port`: that of its headless Service, None unless that is
-    there and its own; its name says whether the pods serve TLS."""
+    there and its own; its name says whether the pods serve TLS. `pods`: its own; some may be of an earlier spec."""
     metadata, status = raw["metadata"], raw.get("status") or {}
     name = str(metadata["name"])
     spec = raw.get("spec") or {}
     parsed = parse_llmdeployment({**raw, "status": {}})
     valid = parsed.spec if isinstance(parsed, LLMDeployment) else None
     leak = find_leak(valid, local_images) if valid is not None else "its spec is invalid"
-    plain = _find_plain(valid) if valid is not None else "its spec is invalid"
+    plain = _find_plain(valid) or _find_recording(pods) if valid is not None else "its spec is invalid"
     is_tls = port is not None and port.get("name") == "https"
     return LocalDeployment(
         name=name,
@@ -49,6 +52,15 @@ def describe_deployment(
 def _find_plain(spec: LLMDeploymentSpec) -> str:
     """Why what it is sent is not encrypted all the way."""
     return find_record(spec) if spec.encryption is not None else "spec.encryption is not set"
+
+
+def _find_recording(pods: Iterable[Mapping[str, Any]]) -> str:
+    """Why a pod that is still there may write requests into its log, though the spec says otherwise by now."""
+    for pod in pods:
+        said = (pod["metadata"].get("annotations") or {}).get(ANNOTATION_RECORDS)
+        if said:
+            return f"pod {pod['metadata']['name']} is of an earlier spec: {said}"
+    return ""
 
 
 def _read_certificate_secret(spec: Mapping[str, Any]) -> str:
