@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from tests.cluster.operator_world import World, until
 from tests.cluster.replicas.conftest import Team
-from tests.cluster.upgrade.builds import Edit, make_build
+from tests.cluster.upgrade.builds import MARK, NEWER_GATEWAYS, make_build
 from tests.cluster.upgrade.pods import read_life
 from tests.cluster.upgrade.test_upgrade import READY_S, assert_quiet, lead, make_model
 
@@ -22,14 +22,6 @@ pytestmark = pytest.mark.cluster
 Json = dict[str, Any]
 ROUTE = "assistants"
 GATEWAY = f"{ROUTE}-gateway"
-MARK = "-- a newer release"
-
-#: What a release changes about gateways: the pod, the listeners, the classifier.
-NEWER_GATEWAYS = (
-    Edit("planning/route/pod.py", '"initialDelaySeconds": 10,', '"initialDelaySeconds": 11,'),
-    Edit("gateway/envoy/listeners.py", 'request_headers_timeout="10s"', 'request_headers_timeout="11s"'),
-    Edit("gateway/lua/classify.lua", 'local MARK = "checked"', f'local MARK = "checked" {MARK}'),
-)
 
 
 def make_route(namespace: str, **gateway: Any) -> Json:
