@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,7 +44,8 @@ def wait_for_route(world: World, reason: str) -> None:
         route = world.get(f"llmroute/{ROUTE}") or {}
         status = route.get("status") or {}
         conditions = {one["type"]: (one["status"], one["reason"]) for one in status.get("conditions", [])}
-        settled = conditions.get("Reconciling", ("",))[0] == "False"
+        is_seen = status.get("observedGeneration") == (route.get("metadata") or {}).get("generation")
+        settled = is_seen and conditions.get("Reconciling", ("",))[0] == "False"
         return settled and conditions["Ready"] == ("True", reason) and status["gateways"] == "2/2"
 
     until(is_so, f"the route is {reason} (last: {(world.get(f'llmroute/{ROUTE}') or {}).get('status')})", READY_S)
@@ -95,7 +95,6 @@ def test_a_newer_build_replaces_no_gateway_until_it_is_asked_to(crew: Team, tmp_
 
     changed["spec"]["gateway"]["revision"] = "Latest"
     world.apply(changed)
-    time.sleep(1)
     wait_for_route(world, "Serving")
     assert read_life(world, GATEWAY).pods == before.pods, "there is nothing newer"
 

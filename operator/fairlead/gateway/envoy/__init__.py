@@ -4,7 +4,7 @@ Written for Envoy 1.40. What users can edit lives in routes, clusters and extens
 bootstrap and listeners depend on fairlead's version and on ports only, since a changed listener cuts streams.
 """
 
-from fairlead.gateway.envoy.files import GatewayFiles, render_files, render_static
+from fairlead.gateway.envoy.files import GatewayFiles, render_files
 from fairlead.gateway.envoy.settings import GatewaySettings
 
-__all__ = ["GatewayFiles", "GatewaySettings", "render_files", "render_static"]
+__all__ = ["GatewayFiles", "GatewaySettings", "render_files"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -11,10 +10,11 @@ from typing import Final
 import orjson
 
 from fairlead.gateway.envoy.bootstrap import make_bootstrap
+from fairlead.gateway.envoy.certificate import CERTIFICATE_FILE, make_certificate_source
 from fairlead.gateway.envoy.clusters import attempts_of, authorities_name, key_name, make_clusters
 from fairlead.gateway.envoy.egress import make_egress_routes
 from fairlead.gateway.envoy.limits import Measure, limit_file, make_limit
-from fairlead.gateway.envoy.listeners import CERTIFICATE_FILE, make_certificate, make_listeners
+from fairlead.gateway.envoy.listeners import make_listeners
 from fairlead.gateway.envoy.routes import make_public_routes
 from fairlead.gateway.envoy.settings import GatewaySettings
 from fairlead.gateway.envoy.words import Json, make_discovery
@@ -31,7 +31,6 @@ __all__ = [
     "is_untouched",
     "read_resources",
     "render_files",
-    "render_static",
     "version_of",
 ]
 
@@ -79,25 +78,8 @@ def render_files(table: RouteTable, settings: GatewaySettings) -> GatewayFiles:
         settings.listeners_file: dump_resources(_LISTENER, listeners),
     }
     if settings.is_tls:
-        bootstrap[CERTIFICATE_FILE] = _dump(make_discovery(_SDS, "1", make_certificate(settings)))
+        bootstrap[CERTIFICATE_FILE] = _dump(make_certificate_source(settings.certificate_directory))
     return GatewayFiles(bootstrap=bootstrap, routing=routing)
-
-
-def render_static(table: RouteTable, settings: GatewaySettings) -> Json:
-    """The same as one static bootstrap, for `envoy --mode validate`, which does not read dynamic files."""
-    routes = {"public": make_public_routes(table, settings), "egress": make_egress_routes(table, settings)}
-    listeners = copy.deepcopy(make_listeners(settings))
-    for listener in listeners:
-        manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
-        manager["route_config"] = routes[manager.pop("rds")["route_config_name"]]
-        limits = {measure.value: make_limit(table, measure) for measure in Measure}
-        filters = [limits.get(f["name"], f) for f in manager["http_filters"]]
-        manager["http_filters"] = [f for f in filters if "config_discovery" not in f]
-    bootstrap = make_bootstrap(settings)
-    bootstrap.pop("dynamic_resources")
-    bootstrap["static_resources"]["listeners"] += listeners
-    bootstrap["static_resources"]["clusters"] += make_clusters(table, settings)
-    return bootstrap
 
 
 def _make_key_source(upstream: Upstream, number: int, settings: GatewaySettings) -> Json:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from fairlead.gateway.envoy.certificate import make_transport
 from fairlead.gateway.envoy.egress import AFFINITY, AFFINITY_HEADER, BACKEND_HEADER, CLASS_HEADER, IDLE_HEADER
 from fairlead.gateway.envoy.limits import CONSUMER_HEADER, LIMIT_TYPE, Measure, limit_file
 from fairlead.gateway.envoy.logs import make_access_logs
@@ -17,13 +18,10 @@ from fairlead.gateway.envoy.settings import GatewaySettings
 from fairlead.gateway.envoy.words import NAMESPACE, Json, file_source, make_filter, set_header, typed
 from fairlead.gateway.lua import load_classifier, load_egress, load_settler
 
-__all__ = ["CERTIFICATE_FILE", "CONSUMER_HEADER", "KEY", "make_certificate", "make_listeners"]
+__all__ = ["CONSUMER_HEADER", "KEY", "make_listeners"]
 
 #: Filter state by which the route is found: `<chain>|<stream>`.
 KEY: Final = "fairlead.key"
-#: The certificate as Envoy calls it, and the file that says where it is.
-CERTIFICATE: Final = "certificate"
-CERTIFICATE_FILE: Final = "certificate.json"
 _HCM: Final = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _LUA: Final = "envoy.extensions.filters.http.lua.v3.Lua"
 _ROUTER: Final = "envoy.extensions.filters.http.router.v3.Router"
@@ -66,38 +64,9 @@ def _make_public(settings: GatewaySettings) -> Json:
         "filter_chains": [
             {
                 "filters": [{"name": "http", "typed_config": manager}],
-                **({"transport_socket": _make_transport(settings)} if settings.is_tls else {}),
+                **(make_transport(settings.bootstrap_directory, ["h2", "http/1.1"]) if settings.is_tls else {}),
             }
         ],
-    }
-
-
-def _make_transport(settings: GatewaySettings) -> Json:
-    """TLS with a certificate that comes by a file of its own: a renewed one is no new listener."""
-    source = file_source(settings.bootstrap_directory, CERTIFICATE_FILE)
-    return {
-        "name": "tls",
-        "typed_config": typed(
-            "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
-            common_tls_context={
-                "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
-                "alpn_protocols": ["h2", "http/1.1"],
-                "tls_certificate_sds_secret_configs": [{"name": CERTIFICATE, "sds_config": source}],
-            },
-        ),
-    }
-
-
-def make_certificate(settings: GatewaySettings) -> Json:
-    """Where Envoy finds the certificate: in the mounted Secret, which it reads again when the kubelet swaps it."""
-    directory = settings.certificate_directory
-    return {
-        "name": CERTIFICATE,
-        "tls_certificate": {
-            "certificate_chain": {"filename": f"{directory}/tls.crt"},
-            "private_key": {"filename": f"{directory}/tls.key"},
-            "watched_directory": {"path": directory},
-        },
     }
 
 

@@ -7,18 +7,12 @@ comes from files, so that it can be renewed under it.
 
 from __future__ import annotations
 
-from typing import Final
-
 import orjson
 
-from fairlead.gateway.envoy.words import Json, file_source, make_discovery, make_filter, swapped_path, typed
+from fairlead.gateway.envoy.certificate import make_transport
+from fairlead.gateway.envoy.words import Json, make_filter, typed
 
-__all__ = ["CERTIFICATE_FILE", "make_certificate_source", "make_terminator"]
-
-#: The file that says where the certificate is.
-CERTIFICATE_FILE: Final = "certificate.json"
-_TYPE: Final = "envoy.extensions.transport_sockets.tls.v3.Secret"
-_NAME: Final = "certificate"
+__all__ = ["make_terminator"]
 
 
 def make_terminator(address: str, port: int, engine_port: int, source_directory: str) -> str:
@@ -33,34 +27,13 @@ def make_terminator(address: str, port: int, engine_port: int, source_directory:
     return orjson.dumps(config).decode()
 
 
-def make_certificate_source(certificate_directory: str) -> str:
-    """The content of CERTIFICATE_FILE: a certificate in a mounted Secret, read again when the kubelet swaps it."""
-    certificate = {
-        "certificate_chain": {"filename": swapped_path(certificate_directory, "tls.crt")},
-        "private_key": {"filename": swapped_path(certificate_directory, "tls.key")},
-        "watched_directory": {"path": certificate_directory},
-    }
-    return orjson.dumps(make_discovery(_TYPE, "1", {"name": _NAME, "tls_certificate": certificate})).decode()
-
-
 def _make_listener(address: str, port: int, source_directory: str) -> Json:
-    context = typed(
-        "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
-        common_tls_context={
-            "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
-            "alpn_protocols": ["http/1.1"],
-            "tls_certificate_sds_secret_configs": [
-                {"name": _NAME, "sds_config": file_source(source_directory, CERTIFICATE_FILE)}
-            ],
-        },
-    )
     return {
         "name": "tls",
         "address": {"socket_address": {"address": address, "port_value": port}},
         "filter_chains": [
             {
-                "transport_socket": {"name": "tls", "typed_config": context},
-                "transport_socket_connect_timeout": "10s",
+                **make_transport(source_directory, ["http/1.1"]),
                 "filters": [{"name": "http", "typed_config": _make_proxy()}],
             }
         ],

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import orjson
+
 from fairlead.api.names import ANNOTATION_RECORDS, GROUP
 from fairlead.errors import RenderError
-from fairlead.gateway.envoy.terminator import CERTIFICATE_FILE, make_certificate_source, make_terminator
+from fairlead.gateway.envoy.certificate import CERTIFICATE_FILE, make_certificate_source
+from fairlead.gateway.envoy.terminator import make_terminator
 from fairlead.planning.deployment.serving import Serving
 from fairlead.policy.locality import find_record
 
@@ -101,7 +104,7 @@ def make_tls_annotations(serving: Serving) -> dict[str, str]:
         return {}
     record = find_record(serving.spec)
     said = {ANNOTATION_RECORDS: record} if record else {}
-    return {_ANNOTATION: make_certificate_source(_CERTIFICATE_DIRECTORY), **said}
+    return {_ANNOTATION: orjson.dumps(make_certificate_source(_CERTIFICATE_DIRECTORY)).decode(), **said}
 
 
 def make_tls_volumes(serving: Serving) -> list[Json]:
