@@ -95,6 +95,7 @@ class Reason(StrEnum):
     TOO_LARGE = "TooLarge"
     REF_NOT_RESOLVED = "RefNotResolved"
     ROUTING_REJECTED = "RoutingRejected"
+    GATEWAY_REMOVED = "GatewayRemoved"
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +243,12 @@ REASON_DOCS: Final[Mapping[Reason, ReasonDoc]] = {
     Reason.ROUTING_REJECTED: ReasonDoc(
         "A gateway refuses the routing and goes on with the one before. This is a mistake of fairlead.",
         "Read the gateway's log, and report it.",
+    ),
+    Reason.GATEWAY_REMOVED: ReasonDoc(
+        "An Event, no condition: a pod of the gateway had not loaded, half a minute later, a routing that withdraws something, so it "
+        "was deleted and another one takes its place. Streams through it were cut.",
+        "If it happens again, look at the node of that pod: its kubelet does not bring changed ConfigMaps to pods, or the operator does"
+        " not reach the pod's port `status`.",
     ),
     Reason.CHILD_REFUSED: ReasonDoc(
         "The API server refuses one of the children: missing rights, a policy or a quota. It is tried again after two seconds, and "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 __all__ = ["ClientsSecret", "GatewayPod", "KeySet", "LocalDeployment", "RouteFacts", "SecretFacts"]
@@ -73,7 +74,7 @@ class KeySet:
 class GatewayPod:
     """One pod of the gateway. `loaded`: its answer to GET /generation as it is, None when it did not answer; `nudge`: the annotation
     by which its kubelet was last told to look at its volumes again; `certificate`: the Secret with whose certificate it serves, ""
-    without TLS."""
+    without TLS; `created`: when the API server took it in."""
 
     name: str
     uid: str
@@ -81,6 +82,7 @@ class GatewayPod:
     nudge: str = ""
     loaded: Mapping[str, Any] | None = None
     certificate: str = ""
+    created: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

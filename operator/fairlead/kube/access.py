@@ -102,6 +102,12 @@ ACCESS: Final[tuple[Access, ...]] = (
     _access(
         POD, "patch", Scope.WATCHED, "an annotation on gateways' pods, so that changed routing reaches them at once"
     ),
+    _access(
+        POD,
+        "delete",
+        Scope.WATCHED,
+        "gateways' pods that go on doing what a route no longer permits, half a minute later",
+    ),
     _access(EVENT, "create", Scope.WATCHED, "one Event per transition"),
     _access(CONFIG_MAP, "list watch", Scope.OPERATOR, "engine definitions that add to or replace the built-in ones"),
     _access(LEASE, "create", Scope.OPERATOR, "leader election; RBAC cannot limit create by name"),

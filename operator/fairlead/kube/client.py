@@ -162,9 +162,17 @@ class ApiClient:
         return (await self._request("PUT", resource.path(namespace, name), body=orjson.dumps(body)))[1]
 
     async def delete(
-        self, resource: Resource, namespace: str, name: str, *, uid: str, resource_version: str | None = None
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        *,
+        uid: str,
+        resource_version: str | None = None,
+        grace_s: int | None = None,
     ) -> Json:
-        """Delete exactly this object; its dependents follow in the background. Answers the object where a finalizer holds it.
+        """Delete exactly this object; its dependents follow in the background. Answers the object where a finalizer holds it, or where
+        it is a pod that takes its time to end: `grace_s` seconds, if not what it says itself.
 
         Raises NotFound when it is gone already, Conflict when the name belongs to another object by now, or when it
         changed since `resource_version`.
@@ -175,7 +183,7 @@ class ApiClient:
             "kind": "DeleteOptions",
             "propagationPolicy": "Background",
             "preconditions": preconditions,
-        }
+        } | ({"gracePeriodSeconds": grace_s} if grace_s is not None else {})
         return (await self._request("DELETE", resource.path(namespace, name), body=orjson.dumps(body)))[1]
 
     async def list(

@@ -94,6 +94,15 @@ class Nudge:
 
 
 @dataclass(frozen=True, slots=True)
+class Removal:
+    """A pod that must serve nobody any more: it is deleted if it is still the one of that uid, and has `grace_s` seconds to end."""
+
+    pod: str
+    uid: str
+    grace_s: int
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The whole result of one pass. `status` is the complete desired status; `requeue_after_s` None means: wait for events."""
 
@@ -102,4 +111,5 @@ class Plan:
     status: Mapping[str, Any]
     events: tuple[PlannedEvent, ...] = ()
     nudges: tuple[Nudge, ...] = ()
+    removals: tuple[Removal, ...] = ()
     requeue_after_s: float | None = None

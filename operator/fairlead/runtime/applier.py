@@ -9,7 +9,7 @@ One child that fails does not stop the others.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -20,7 +20,8 @@ from fairlead.kube import resources
 from fairlead.kube.cache import Cache, Entry, make_entry
 from fairlead.kube.client import CREATE_ONLY_RESOURCE_VERSION, ApiClient
 from fairlead.kube.compare import clashing_lists, first_difference
-from fairlead.planning.plan import Child, Delete, Nudge, Plan
+from fairlead.kube.events import Regarding
+from fairlead.planning.plan import Child, Delete, Plan
 from fairlead.runtime.kinds import Kind
 from fairlead.runtime.leftbehind import TOLD_AFTER_S, LeftBehind, explain_left_behind, is_told_in
 from fairlead.runtime.metrics import Metrics
@@ -70,6 +71,17 @@ class Owner:
     def key(self) -> ObjectKey:
         """Its kind and name, which an earlier one may have had."""
         return ObjectKey(self.kind.name, self.namespace, self.name)
+
+    @property
+    def about(self) -> dict[str, str]:
+        """As log lines call it."""
+        return {"controller": self.kind.name.lower(), "namespace": self.namespace, "name": self.name, "uid": self.uid}
+
+    @property
+    def regarding(self) -> Regarding:
+        """As Events call it."""
+        resource = self.kind.resource
+        return Regarding(resource.api_version, resource.kind, self.namespace, self.name, self.uid)
 
 
 @dataclass(slots=True)
@@ -150,27 +162,6 @@ class Applier:
             await self._carry_out_delete(owner, delete, memory, outcome)
         return outcome
 
-    async def nudge(self, owner: Owner, nudges: Sequence[Nudge], outcome: Outcome) -> None:
-        """Annotate pods, so that their kubelets look at their volumes. One that is gone, or was never reached, needs nothing: the plan of
-        the next pass says so, or says it again. Raises NotLeadingError, never an ApiError."""
-        for nudge in nudges:
-            self._check_leading()
-            patch = {"metadata": {"uid": nudge.uid, "annotations": {nudge.annotation: nudge.value}}}
-            try:
-                answer = await self._client.merge(
-                    resources.POD, owner.namespace, nudge.pod, patch, field_manager=owner.kind.field_manager
-                )
-            except (NotFound, Conflict):
-                continue
-            except ApiError as error:
-                logger.warning(
-                    "Pod/%s was not told of its routing: %s", nudge.pod, error, extra={"about": _about(owner)}
-                )
-                if is_transient(error):
-                    outcome.errors.append(error)
-                continue
-            self._cache.put(answer, resources.POD.kind)
-
     async def _carry_out_child(self, owner: Owner, child: Child, memory: ChildMemory, outcome: Outcome) -> None:
         desired_hash = child.digest
         live = self._cache.get(child.key)
@@ -197,7 +188,7 @@ class Applier:
                 memory.alive.add(child.key)  # by the next attempt the custom resource may be gone: ask before it
             if is_transient(error):
                 outcome.errors.append(error)
-                logger.warning("%s was not applied: %s", child.key, error, extra={"about": _about(owner)})
+                logger.warning("%s was not applied: %s", child.key, error, extra={"about": owner.about})
                 return  # what was known before is known still
             self._refuse(child.key, desired_hash, explain(child.key, error, owner.kind.paths), memory, outcome)
         else:
@@ -480,7 +471,3 @@ def _precondition(live: Entry) -> dict[str, str]:
     """The server takes an update only for the very state that it was decided from. Without this, a request that a frozen process
     or a slow network delivers late would set the object back to what a replaced leader wanted."""
     return {"uid": live.uid, "resourceVersion": str(live.resource_version)}
-
-
-def _about(owner: Owner) -> dict[str, str]:
-    return {"controller": owner.kind.name.lower(), "namespace": owner.namespace, "name": owner.name, "uid": owner.uid}

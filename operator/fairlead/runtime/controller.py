@@ -21,7 +21,7 @@ from fairlead.errors import ApiError
 from fairlead.facts.observed import ObjectKey, Observed
 from fairlead.kube.cache import Cache
 from fairlead.kube.client import ApiClient
-from fairlead.kube.events import EventRecorder, Regarding
+from fairlead.kube.events import EventRecorder
 from fairlead.kube.resources import DEPLOYMENT
 from fairlead.planning.plan import Plan
 from fairlead.runtime.applier import (
@@ -37,6 +37,7 @@ from fairlead.runtime.applier import (
 from fairlead.runtime.kinds import Kinds
 from fairlead.runtime.leftbehind import LeftBehind
 from fairlead.runtime.metrics import Metrics
+from fairlead.runtime.pods import Pods
 from fairlead.runtime.queue import Priority, Queue
 from fairlead.runtime.refusals import Refusal, is_transient, least_wait_s, slow_retry_s
 from fairlead.runtime.statuswriter import StatusTiming, StatusWriter, is_beginning, is_unseen, is_urgent
@@ -84,6 +85,7 @@ class Controller:
         self._queue = queue
         self._applier = applier
         self._recorder = recorder
+        self._pods = Pods(client, cache, recorder, may_write)
         self._metrics = metrics
         self._clock = clock
         self._wall = wall
@@ -259,10 +261,12 @@ class Controller:
         return self._finish(key, plan, outcome, memory, status_error, about)
 
     async def _nudge(self, owner: Owner, raw: Mapping[str, Any], plan: Plan, memory: _Memory, outcome: Outcome) -> Plan:
-        """Tell pods of what they should load, and of what was written just now. Returns the plan of that moment."""
+        """Tell pods of what they should load, and of what was written just now; end those that do not listen. Returns the plan of that
+        moment."""
         if outcome.written:
             plan = await self._plan(owner.key, raw, memory)
-        await self._applier.nudge(owner, plan.nudges, outcome)
+        await self._pods.nudge(owner, plan.nudges, outcome)
+        await self._pods.remove(owner, plan.removals, outcome)
         return plan
 
     def _recall(self, key: ObjectKey, generation: int) -> _Memory:
@@ -335,11 +339,9 @@ class Controller:
         return Observed(children=children, pods=tuple(pods), failures=memory.failures())
 
     async def _tell(self, owner: Owner, plan: Plan) -> None:
-        resource = owner.kind.resource
-        regarding = Regarding(resource.api_version, resource.kind, owner.namespace, owner.name, owner.uid)
         for event in plan.events:
             await self._recorder.tell(
-                regarding, type_=event.type, reason=event.reason, message=event.message, action=event.action
+                owner.regarding, type_=event.type, reason=event.reason, message=event.message, action=event.action
             )
 
     def _finish(

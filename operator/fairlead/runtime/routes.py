@@ -97,6 +97,7 @@ class RoutePlanner:
                 nudge=_read_annotation(pod, ANNOTATION_ROUTING),
                 certificate=_read_annotation(pod, ANNOTATION_TLS),
                 loaded=answers.get(str(pod["status"]["podIP"])),
+                created=datetime.fromisoformat(str(pod["metadata"]["creationTimestamp"])),
             )
             for pod in found
         )

@@ -7,7 +7,7 @@ directory, so that the kubelet swaps it as a whole.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from fairlead.facts.observed import ObjectKey
 from fairlead.gateway.envoy.clients import AUTHENTICATION_FILE
 from fairlead.gateway.envoy.files import CLUSTERS_FILE, EGRESS_FILE, LIMIT_FILES, PUBLIC_FILE, is_untouched
 from fairlead.planning.route.metadata import make_metadata
+from fairlead.planning.route.publications import Publication, write_publications
 
 __all__ = [
     "ANNOTATION_CALLERS",
@@ -57,20 +58,28 @@ def make_bootstrap_map(owner: Metadata, files: Mapping[str, str]) -> Json:
     return _make_map(owner, BOOTSTRAP, files)
 
 
-def make_routing_maps(owner: Metadata, files: Mapping[str, str]) -> list[Json]:
-    """What changes under it, one ConfigMap per part."""
+def make_routing_maps(owner: Metadata, files: Mapping[str, str], publications: Sequence[Publication]) -> list[Json]:
+    """What changes under it, one ConfigMap per part. `publications`: of the public routes."""
     return [
-        _make_map(owner, part, {name: text for name, text in files.items() if _part_of(name) == part})
-        for part in ROUTING_PARTS
+        _make_map(
+            owner,
+            part,
+            {name: text for name, text in files.items() if _part_of(name) == part},
+            write_publications(publications) if main == PUBLIC_FILE else {},
+        )
+        for part, main in ROUTING_PARTS.items()
     ]
 
 
-def make_clients_secret(owner: Metadata, authentication: str, callers: str) -> Json:
+def make_clients_secret(
+    owner: Metadata, authentication: str, callers: str, publications: Sequence[Publication]
+) -> Json:
     """Who is let in. `callers`: of `digest_callers`."""
+    annotations = {ANNOTATION_CALLERS: callers, **write_publications(publications)}
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": make_metadata(owner, gateway_part_name(owner.name, CLIENTS), {ANNOTATION_CALLERS: callers}),
+        "metadata": make_metadata(owner, gateway_part_name(owner.name, CLIENTS), annotations),
         "type": "Opaque",
         "data": {AUTHENTICATION_FILE: base64.b64encode(authentication.encode()).decode()},
     }
@@ -143,10 +152,12 @@ def _part_of(name: str) -> str:
     return next((part for part, main in ROUTING_PARTS.items() if main == name), "clusters")
 
 
-def _make_map(owner: Metadata, part: str, files: Mapping[str, str]) -> Json:
+def _make_map(
+    owner: Metadata, part: str, files: Mapping[str, str], annotations: Mapping[str, str] | None = None
+) -> Json:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": make_metadata(owner, gateway_part_name(owner.name, part)),
+        "metadata": make_metadata(owner, gateway_part_name(owner.name, part), annotations),
         "data": dict(files),
     }

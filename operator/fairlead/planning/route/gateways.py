@@ -6,7 +6,7 @@ such changes reaches it before the ConfigMap does, so it is told again after a s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -14,14 +14,16 @@ from typing import Final
 from fairlead.api.names import ANNOTATION_ROUTING
 from fairlead.facts.route import GatewayPod
 from fairlead.gateway.envoy.loaded import AUTHENTICATION, find_rejected, read_healthy, read_loaded
-from fairlead.planning.plan import Nudge
+from fairlead.planning.plan import Nudge, Removal
 from fairlead.planning.route.publishing import Files, is_loaded
 
 __all__ = ["GIVE_UP_S", "Gateways", "read_gateways"]
 
-#: A gateway that has not loaded a step for so long holds back no other one.
+#: A gateway that has not loaded a step for so long holds back no other one, and one that still does what was withdrawn must go.
 GIVE_UP_S: Final = 30.0
 #: Seconds after the first nudge at which the next ones are due.
+#: Of a gateway that must go, for requests that it has: whatever it answers to new ones may be what is no longer permitted.
+_GRACE_S: Final = 5
 _AGAIN_S: Final = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0)
 _TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -30,8 +32,8 @@ _TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 class Gateways:
     """`loaded`: of each gateway that counts, file -> version; `current`: how many of the ready ones have the files as they are in the
     ConfigMaps now; `late`: names of those that were given up; `rejected`: files that one refuses; `healthy`: of each current
-    gateway, backend -> hosts that it would send a request to (what has none may be left out); `nudges` are due now, and
-    `next_s` is when to look again (None: all is loaded)."""
+    gateway, backend -> hosts that it would send a request to (what has none may be left out); `nudges` and `removals` are due now,
+    and `next_s` is when to look again (None: all is loaded)."""
 
     ready: int
     loaded: tuple[Mapping[str, str], ...]
@@ -40,6 +42,7 @@ class Gateways:
     rejected: tuple[str, ...]
     healthy: tuple[Mapping[str, int], ...]
     nudges: tuple[Nudge, ...]
+    removals: tuple[Removal, ...]
     next_s: float | None
 
 
@@ -50,11 +53,13 @@ def read_gateways(
     digest: str,
     now: datetime,
     certificate: str = "",
+    missed_since: Callable[[Mapping[str, str]], datetime | None] = lambda _: None,
 ) -> Gateways:
     """`live` and `authentication`: what the ConfigMaps and the Secret hold, whose digest is `digest`; `certificate`: as the pods have it.
-    Pods with another one, or with none, are kept up to date while they are there, and do not count."""
+    Pods with another one, or with none, are kept up to date while they are there, and do not count. `missed_since`: since when one
+    that has loaded these versions does what was withdrawn, None if it does not."""
     ready = [pod for pod in pods if pod.is_ready]
-    loaded, late, nudges, rejected, healthy = [], [], [], set(), []
+    loaded, late, nudges, removals, rejected, healthy = [], [], [], [], set(), []
     waits: list[float] = []
     current = 0
     for pod in ready:
@@ -70,7 +75,9 @@ def read_gateways(
             late.append(pod.name)
         else:
             loaded.append(versions)
-        if due is not None:
+        if _must_go(pod, missed_since(versions), now):
+            removals.append(Removal(pod.name, pod.uid, _GRACE_S))
+        elif due is not None:
             nudges.append(Nudge(pod.name, pod.uid, ANNOTATION_ROUTING, due))
         waits.append(_look_again_s(age_s))
     return Gateways(
@@ -81,8 +88,16 @@ def read_gateways(
         rejected=tuple(sorted(rejected)),
         healthy=tuple(healthy),
         nudges=tuple(nudges),
+        removals=tuple(removals),
         next_s=min(waits, default=None),
     )
+
+
+def _must_go(pod: GatewayPod, missed: datetime | None, now: datetime) -> bool:
+    """A pod that began after that found the files as they were by then, whatever it can tell of them: another one would be no better."""
+    if missed is None or (now - missed).total_seconds() < GIVE_UP_S:
+        return False
+    return pod.created is None or pod.created < missed
 
 
 def _age_of(pod: GatewayPod, digest: str, now: datetime) -> tuple[float, str | None]:

@@ -55,6 +55,7 @@ from fairlead.planning.route.pod import (
     make_template_inputs,
     mounted_authorities,
 )
+from fairlead.planning.route.publications import Published
 from fairlead.planning.route.publishing import Files, Step, choose_step
 from fairlead.planning.route.revision import GatewayRevision, choose_revision, make_fresh_revision
 from fairlead.planning.route.status import (
@@ -96,14 +97,19 @@ def plan_route(
     refusal = _find_refusal(route, resolved, files.routing)
     live = read_routing(observed.children, metadata)
     clients = read_clients(route, facts)
-    gateways = _read_gateways(route, facts, live, clients.version, now)
+    published = Published.of(observed, metadata)
+    gateways = _read_gateways(route, facts, live, clients.version, now, published)
+    published = published.with_clients(clients.version, now)
     authentication = render_authentication(
         clients.keys, clients.version, anonymous=table.anonymous is not None, tokens=clients.tokens
     )
     if refusal is not None:
         refused = [backend.name for backend in resolved if backend.refusal]
-        files_left = _narrow(live, partial(withdraw, table=table, refused=refused))
-        narrowed = _make_narrowed(route, files_left, authentication, observed)
+        narrow = partial(withdraw, table=table, refused=refused)
+        files_left = _narrow(live, narrow)
+        if live is not None and files_left is not None:
+            published = published.with_routes(live[PUBLIC_FILE], files_left[PUBLIC_FILE], now, narrow)
+        narrowed = _make_narrowed(route, files_left, authentication, observed, published)
         return _plan_standstill(
             metadata,
             route.status,
@@ -115,14 +121,16 @@ def plan_route(
             children=narrowed,
             gateways=gateways,
         )
-    step = choose_step(files.routing, live, gateways.loaded, partial(withdraw, table=table))
+    narrow = partial(withdraw, table=table)
+    step = choose_step(files.routing, live, gateways.loaded, narrow)
+    published = published.with_routes((live or {}).get(PUBLIC_FILE), step.files[PUBLIC_FILE], now, narrow)
     deployment = observed.children.get(ObjectKey("Deployment", metadata.namespace, gateway_name(metadata.name)))
     certificate = read_certificate(route, facts, deployment)
     authorities = find_authorities(route, _find_certificates(resolved, deployment))
     template = make_template(route, operator, settings, files.bootstrap, authorities)
     fresh = make_fresh_revision(template, files.bootstrap, make_template_inputs(route, authorities))
     revision = choose_revision(fresh, route, observed)
-    wanted = _make_children(route, operator, settings, revision, step, authentication, resolved)
+    wanted = _make_children(route, operator, settings, revision, step, published, authentication, resolved)
     held = _find_held(metadata) if certificate.problem else frozenset()
     children, taken = keep_ours([child for child in wanted if child.key not in held], observed, metadata)
     seen = see_through(resolved, _find_unseen(table, gateways))
@@ -141,6 +149,7 @@ def plan_route(
         status=status,
         events=make_transition_events(conditions, route.status),
         nudges=gateways.nudges if live == step.files else (),
+        removals=gateways.removals,
         requeue_after_s=gateways.next_s if seen == resolved else min(gateways.next_s or UNSEEN_S, UNSEEN_S),
     )
 
@@ -229,7 +238,9 @@ def _narrow(live: Files | None, narrow: Callable[..., str]) -> Files | None:
     return left if fits(left) else {**live, PUBLIC_FILE: narrow(live[PUBLIC_FILE], shorten=False)}
 
 
-def _make_narrowed(route: LLMRoute, files: Files | None, authentication: str, observed: Observed) -> tuple[Child, ...]:
+def _make_narrowed(
+    route: LLMRoute, files: Files | None, authentication: str, observed: Observed, published: Published
+) -> tuple[Child, ...]:
     """That, and the clients as they are: a key that was taken back must not wait for somebody to mend the rest. Who may be a client
     at all waits for that, if the spec says it otherwise than before: it might be more."""
     if files is None:
@@ -240,18 +251,21 @@ def _make_narrowed(route: LLMRoute, files: Files | None, authentication: str, ob
     )
     said = ((live or {}).get("metadata") or {}).get("annotations") or {}
     clients = (
-        [make_clients_secret(metadata, authentication, callers)] if said.get(ANNOTATION_CALLERS) == callers else []
+        [make_clients_secret(metadata, authentication, callers, published.clients)]
+        if said.get(ANNOTATION_CALLERS) == callers
+        else []
     )
-    bodies = [*clients, *make_routing_maps(metadata, files)]
+    bodies = [*clients, *make_routing_maps(metadata, files, published.routes)]
     wanted = [_make_child(metadata, body) for body in bodies]
     return keep_ours(wanted, observed, metadata)[0]
 
 
 def _read_gateways(
-    route: LLMRoute, facts: RouteFacts, live: Files | None, authentication: str, now: datetime
+    route: LLMRoute, facts: RouteFacts, live: Files | None, authentication: str, now: datetime, published: Published
 ) -> Gateways:
     digest = routing_digest(live or {}, authentication)
-    return read_gateways(facts.gateways, live, authentication, digest, now, certificate_secret(route) or "")
+    certificate = certificate_secret(route) or ""
+    return read_gateways(facts.gateways, live, authentication, digest, now, certificate, published.missed_since)
 
 
 def _find_held(owner: Metadata) -> frozenset[ObjectKey]:
@@ -267,6 +281,7 @@ def _make_children(
     settings: GatewaySettings,
     revision: GatewayRevision,
     step: Step,
+    published: Published,
     authentication: str,
     resolved: Sequence[Resolved],
 ) -> tuple[Child, ...]:
@@ -274,8 +289,8 @@ def _make_children(
     owner = route.metadata
     bodies = [
         make_bootstrap_map(owner, revision.bootstrap),
-        make_clients_secret(owner, authentication, digest_callers(route)),
-        *make_routing_maps(owner, step.files),
+        make_clients_secret(owner, authentication, digest_callers(route), published.clients),
+        *make_routing_maps(owner, step.files, published.routes),
         make_service(route, settings),
         make_network_policy(route, resolved, operator, settings),
         make_deployment(route, revision.template, revision.annotations),
@@ -310,6 +325,7 @@ def _make_situation(
         problems=(*find_problems(resolved), *others),
         orphans=find_orphans(table, resolved),
         rejected=gateways.rejected,
+        late=gateways.late,
     )
 
 
@@ -382,5 +398,6 @@ def _plan_standstill(
         status=status,
         events=make_transition_events(conditions, previous),
         nudges=gateways.nudges if gateways is not None else (),
+        removals=gateways.removals if gateways is not None else (),
         requeue_after_s=gateways.next_s if gateways is not None else None,
     )

@@ -14,6 +14,7 @@ from fairlead.facts.observed import ApplyFailure
 from fairlead.gateway.table import RouteTable
 from fairlead.planning.conditions import FALSE, TRUE, UNKNOWN, Condition, truncate
 from fairlead.planning.route.backends import READY, UNRESOLVED, Resolved
+from fairlead.planning.route.gateways import GIVE_UP_S
 from fairlead.policy.law import CLASSES
 
 __all__ = [
@@ -46,7 +47,8 @@ class Fault:
 class Situation:
     """All that the conditions are made of. `programmed`: gateways that have loaded the routing as wanted; `ready`: pods that are
     ready; `is_published`: nothing is left to publish; `problems`: references that do not resolve; `orphans`: models that have
-    no backend which answers; `rejected`: files that some gateway refuses; `newer_revision` waits for a change of the gateways (law 8);
+    no backend which answers; `rejected`: files that some gateway refuses; `late`: gateways that have
+    not loaded it for long; `newer_revision` waits for a change of the gateways (law 8);
     `rolling`: how far their replacement is, "" if none is under way."""
 
     wanted: int
@@ -57,6 +59,7 @@ class Situation:
     problems: tuple[str, ...] = ()
     orphans: tuple[str, ...] = ()
     rejected: tuple[str, ...] = ()
+    late: tuple[str, ...] = ()
     newer_revision: str | None = None
     rolling: str = ""
 
@@ -151,6 +154,13 @@ def _decide_programmed(situation: Situation) -> Condition:
         return Condition(kind, FALSE, Reason.ROUTING_REJECTED, message)
     if situation.ready == 0:
         return Condition(kind, FALSE, Reason.GATEWAYS_PENDING, f"0 of {situation.wanted} gateways are ready.")
+    if situation.late and situation.programmed < situation.ready:
+        names = ", ".join(situation.late)
+        message = (
+            f"{count}; {names} did not say so within {GIVE_UP_S:.0f} s. What still does what was withdrawn is replaced."
+            f" Next: kubectl describe pod {situation.late[0]}; look whether its node is well and the operator may reach its port status."
+        )
+        return Condition(kind, FALSE, Reason.PUBLISHING, message)
     if not situation.is_published or situation.programmed < situation.ready:
         return Condition(kind, FALSE, Reason.PUBLISHING, f"{count}.")
     # One of several may be missing: those that are there serve this generation.
