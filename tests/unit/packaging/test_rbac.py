@@ -37,6 +37,7 @@ ALLOWED = [
     ("create", "events.k8s.io", "events", EVERYWHERE, ""),
     ("watch", "", "configmaps", OWN, ""),
     ("create", "coordination.k8s.io", "leases", OWN, ""),
+    ("delete", "", "pods", EVERYWHERE, "m"),
     ("update", "coordination.k8s.io", "leases", OWN, "fairlead"),
 ]
 DENIED = [
@@ -51,7 +52,8 @@ DENIED = [
     ("delete", "", "configmaps", EVERYWHERE, "m"),
     ("patch", "", "pods/status", EVERYWHERE, "m"),
     ("create", "", "pods", EVERYWHERE, "m"),
-    ("delete", "", "pods", EVERYWHERE, "m"),
+    ("deletecollection", "", "pods", EVERYWHERE, ""),
+    ("create", "", "pods/eviction", EVERYWHERE, "m"),
     ("create", "", "pods/exec", EVERYWHERE, "m"),
     ("get", "", "pods/log", EVERYWHERE, "m"),
     ("create", "", "serviceaccounts/token", EVERYWHERE, "m"),
