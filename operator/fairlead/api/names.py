@@ -57,6 +57,9 @@ ANNOTATION_TEMPLATE: Final = f"{GROUP}/template"  # on the Deployment: the pod t
 
 #: On the engine pods: why they may write requests into their log. Those that do not have none.
 ANNOTATION_RECORDS: Final = f"{GROUP}/records-requests"
+#: On the engine pods: an image that is not the engine's own, and what else may send requests elsewhere. Most have neither.
+ANNOTATION_IMAGE: Final = f"{GROUP}/own-image"
+ANNOTATION_HANDS_ON: Final = f"{GROUP}/hands-requests-on"
 
 #: On a gateway's pods: which routing their kubelet was told to project, and when.
 ANNOTATION_ROUTING: Final = f"{GROUP}/routing"

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from fairlead.api.llmdeployment import LLMDeploymentSpec
+from fairlead.api.names import ANNOTATION_HANDS_ON, ANNOTATION_IMAGE
 from fairlead.api.rules.flags import flag_pattern
 from fairlead.api.serving import NetworkPolicyMode
 
-__all__ = ["find_leak", "find_record"]
+__all__ = ["find_leak", "find_leak_of_pod", "find_record", "mark_pods"]
 
 #: Variables by which engines and their libraries are sent elsewhere.
 _POINTING: Final = re.compile(
@@ -59,18 +60,29 @@ def find_record(spec: LLMDeploymentSpec) -> str:
 def find_leak(spec: LLMDeploymentSpec, local_images: Iterable[str] = ()) -> str:
     """What speaks against it, in the terms of the LLMDeployment; "" when it keeps what it is sent. `local_images`: patterns of
     images that the operator trusts beside the engines' own."""
-    engine = spec.engine
-    if engine.image and not any(fnmatch.fnmatchcase(engine.image, pattern) for pattern in local_images):
-        return "spec.engine.image is an image of its own, and the operator's --local-images do not name it"
-    if engine.env_from:
-        return "spec.engine.envFrom may set anything"
-    pointing = _find_pointing(engine.env, engine.args)
-    if pointing:
-        return pointing
+    leak = find_leak_of_pod(mark_pods(spec), local_images)
+    if leak:
+        return leak
     policy = spec.network_policy
     if policy is not None and policy.mode is not NetworkPolicyMode.MANAGED:
         return "spec.networkPolicy.mode is Disabled, so its egress is open"
     return ""
+
+
+def mark_pods(spec: LLMDeploymentSpec) -> dict[str, str]:
+    """Annotations by which pods of this spec are known for as long as they are there, whatever the spec says by then."""
+    engine = spec.engine
+    pointing = "spec.engine.envFrom may set anything" if engine.env_from else _find_pointing(engine.env, engine.args)
+    found = {ANNOTATION_IMAGE: engine.image, ANNOTATION_HANDS_ON: pointing}
+    return {name: said for name, said in found.items() if said}
+
+
+def find_leak_of_pod(annotations: Mapping[str, str], local_images: Iterable[str] = ()) -> str:
+    """What such annotations say against a pod, as `find_leak`."""
+    image = annotations.get(ANNOTATION_IMAGE)
+    if image and not any(fnmatch.fnmatchcase(image, pattern) for pattern in local_images):
+        return "spec.engine.image is an image of its own, and the operator's --local-images do not name it"
+    return annotations.get(ANNOTATION_HANDS_ON, "")
 
 
 def _find_pointing(env: Sequence[dict[str, object]], arguments: Sequence[str]) -> str:

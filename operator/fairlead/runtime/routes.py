@@ -15,6 +15,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from fairlead.api.names import (
+    ANNOTATION_HANDS_ON,
+    ANNOTATION_IMAGE,
     ANNOTATION_RECORDS,
     ANNOTATION_ROUTING,
     ANNOTATION_TLS,
@@ -41,6 +43,8 @@ from fairlead.sources.gateway import GatewaySource
 
 __all__ = ["RoutePlanner", "find_concerned_routes"]
 
+#: Of pods that a change of the spec is not over without.
+_WAITED_FOR: Final = {ANNOTATION_RECORDS, ANNOTATION_IMAGE, ANNOTATION_HANDS_ON}
 #: Clients' Secrets whose values are remembered, so that a pass over an unchanged route reads none.
 _SECRETS_KEPT: Final = 64
 
@@ -203,11 +207,11 @@ def find_concerned_routes(change: Change, cache: Cache) -> Iterator[ObjectKey]:
 
 
 def _find_routes_of_a_pod(change: Change, cache: Cache) -> Iterator[ObjectKey]:
-    """Routes that wait for the end of a pod that may write requests into its log."""
+    """Routes that wait for the end of a pod that may write requests into its log, or hand them on."""
     gone = change.before
     if change.after is not None or gone is None or gone.owner is None or gone.owner.kind != LLMDEPLOYMENT.kind:
         return
-    if ANNOTATION_RECORDS not in (gone.load()["metadata"].get("annotations") or {}):
+    if not _WAITED_FOR & set(gone.load()["metadata"].get("annotations") or ()):
         return
     for key in cache.keys(LLMROUTE.kind, gone.key.namespace):
         route = cache.get(key)

@@ -19,6 +19,7 @@ Json = dict[str, Any]
 AUTHORITY = Authority("engines-ca")
 SECRET = "llama-tls"
 RESTRICTED = "Where is project bluebird?"
+CONFIDENTIAL = "Pay with 4111 1111 1111 1111"
 ENCRYPTION: Json = {"encryption": {"certificate": {"secretName": SECRET}}}
 
 
@@ -95,25 +96,31 @@ def test_restricted_requests_stay_on_an_encrypted_way(world: RouteWorld) -> None
     assert world.ask(RESTRICTED, key=TEAM_B).status == 200
     assert engine(world)["metadata"]["uid"] == before
 
-    # What may write requests into a log takes that back at once; lower classes go on.
+    # What may write requests into a log takes that back at once, and what may hand them on the class below it, too.
     logging = make_deployment(world.namespace, **ENCRYPTION)
-    logging["spec"]["engine"]["args"] = ["--enable-log-requests"]
+    logging["spec"]["engine"] |= {"args": ["--enable-log-requests"], "env": [{"name": "A_WEBHOOK", "value": ""}]}
+    assert world.ask(CONFIDENTIAL, key=TEAM_B).status == 200
     world.apply(logging)
     until(lambda: world.ask(RESTRICTED, key=TEAM_B).status == 403, "it is withdrawn", 10)
-    until(lambda: "may write requests into the log" in world.route_condition("Accepted")["message"], "it is told", 10)
+    assert world.ask(CONFIDENTIAL, key=TEAM_B).status == 403
+    until(lambda: "spec.engine.env sets A_WEBHOOK" in world.route_condition("Accepted")["message"], "it is told", 10)
 
-    # And gives it back when the last pod that logs is gone, not when the spec says so.
+    # And gives both back when the last such pod is gone, not when the spec says so.
     until(lambda: records(world) == 1, "the pod that logs serves", 60)
     world.apply(make_deployment(world.namespace, **ENCRYPTION))
     seen = []
     until(
-        lambda: seen.append((world.ask(RESTRICTED, key=TEAM_B).status, records(world))) or seen[-1][0] == 200,
+        lambda: seen.append((*ask_both(world), records(world))) or seen[-1][:2] == (200, 200),
         "again",
         90,
     )
-    assert seen[-1] == (200, 0)
-    assert (403, 1) in seen
+    assert seen[-1] == (200, 200, 0)
+    assert (403, 403, 1) in seen
     assert world.provider.recorded == []
+
+
+def ask_both(world: RouteWorld) -> tuple[int, int]:
+    return world.ask(RESTRICTED, key=TEAM_B).status, world.ask(CONFIDENTIAL, key=TEAM_B).status
 
 
 def records(world: RouteWorld) -> int:

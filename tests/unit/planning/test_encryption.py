@@ -179,3 +179,31 @@ def test_pods_of_an_earlier_spec_count_until_they_are_gone() -> None:
     (deployment,) = [child.body for child in make(**ENCRYPTION).children if child.key.kind == "Deployment"]
     new = {"metadata": {"name": "llama-2", **deployment["spec"]["template"]["metadata"]}}
     assert describe_deployment(raw, port, (), [new]).is_encrypted
+
+
+@pytest.mark.parametrize(
+    ("engine", "why"),
+    [
+        ({"image": "proxy.example.com/forwarder:1"}, "spec.engine.image is an image of its own"),
+        ({"env": [{"name": "OPENAI_BASE_URL", "value": "https://elsewhere.example.com"}]}, "sets OPENAI_BASE_URL"),
+        ({"envFrom": [{"configMapRef": {"name": "anything"}}]}, "spec.engine.envFrom may set anything"),
+        ({"args": ["--tool-server=https://elsewhere.example.com"]}, "spec.engine.args has --tool-server"),
+    ],
+)
+def test_pods_that_may_hand_requests_on_count_until_they_are_gone(engine: Json, why: str) -> None:
+    """Confidential requests wait for their end, not for the spec that says it."""
+    leaking = make(engine={"type": "vLLM", "version": "0.33.0", **engine})
+    (deployment,) = [child.body for child in leaking.children if child.key.kind == "Deployment"]
+    old = {"metadata": {"name": "llama-1", **deployment["spec"]["template"]["metadata"]}}
+    port = {"name": "http", "port": 8000}
+    raw = make_resource("vllm", {"spec": {}})
+    assert describe_deployment(raw, port, ()).is_confidential
+    found = describe_deployment(raw, port, (), [old])
+    assert not found.is_confidential
+    assert found.why_not.startswith("pod llama-1 is of an earlier spec: ")
+    assert why in found.why_not
+    trusted = describe_deployment(raw, port, ("proxy.example.com/*",), [old])
+    assert trusted.is_confidential is ("image" in engine)
+    (deployment,) = [child.body for child in make().children if child.key.kind == "Deployment"]
+    new = {"metadata": {"name": "llama-2", **deployment["spec"]["template"]["metadata"]}}
+    assert describe_deployment(raw, port, (), [new]).is_confidential

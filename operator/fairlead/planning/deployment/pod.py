@@ -28,6 +28,7 @@ from fairlead.planning.deployment.scheduling import (
 )
 from fairlead.planning.deployment.serving import Serving
 from fairlead.planning.deployment.volumes import make_volume_mounts, make_volumes
+from fairlead.policy.locality import mark_pods
 
 __all__ = ["ENGINE_CONTAINER", "MODEL_CONTAINER", "POD_BUILDER_REVISION", "make_pod_template"]
 
@@ -44,7 +45,7 @@ def make_pod_template(serving: Serving) -> Json:
     """PodTemplateSpec as it is applied, without the restart annotation."""
     pod = serving.spec.pod
     metadata: Json = {"labels": {**(pod.labels if pod else {}), **make_engine_labels(serving.name)}}
-    annotations = {**(pod.annotations if pod else {}), **make_tls_annotations(serving)}
+    annotations = {**(pod.annotations if pod else {}), **mark_pods(serving.spec), **make_tls_annotations(serving)}
     if annotations:
         metadata["annotations"] = annotations
     return {"metadata": metadata, "spec": _make_pod_spec(serving)}

@@ -13,9 +13,11 @@ from fairlead.api.names import ANNOTATION_HOSTS, ANNOTATION_RECORDS, LABEL_USE
 from fairlead.api.resource import LLMDeployment
 from fairlead.api.validation import parse_llmdeployment
 from fairlead.facts.route import LocalDeployment, SecretFacts
-from fairlead.policy.locality import find_leak, find_record
+from fairlead.policy.locality import find_leak, find_leak_of_pod, find_record
 
 __all__ = ["describe_deployment", "describe_secret"]
+
+_Pods = Iterable[tuple[str, Mapping[str, str]]]  # name, annotations
 
 
 def describe_deployment(
@@ -31,8 +33,12 @@ def describe_deployment(
     spec = raw.get("spec") or {}
     parsed = parse_llmdeployment({**raw, "status": {}})
     valid = parsed.spec if isinstance(parsed, LLMDeployment) else None
-    leak = find_leak(valid, local_images) if valid is not None else "its spec is invalid"
-    plain = _find_plain(valid) or _find_recording(pods) if valid is not None else "its spec is invalid"
+    known = [(str(pod["metadata"]["name"]), pod["metadata"].get("annotations") or {}) for pod in pods]
+    leak = plain = "its spec is invalid"
+    if valid is not None:
+        images = tuple(local_images)
+        leak = find_leak(valid, images) or _find_leaking(known, images)
+        plain = _find_plain(valid) or _find_recording(known)
     is_tls = port is not None and port.get("name") == "https"
     return LocalDeployment(
         name=name,
@@ -54,13 +60,18 @@ def _find_plain(spec: LLMDeploymentSpec) -> str:
     return find_record(spec) if spec.encryption is not None else "spec.encryption is not set"
 
 
-def _find_recording(pods: Iterable[Mapping[str, Any]]) -> str:
-    """Why a pod that is still there may write requests into its log, though the spec says otherwise by now."""
-    for pod in pods:
-        said = (pod["metadata"].get("annotations") or {}).get(ANNOTATION_RECORDS)
-        if said:
-            return f"pod {pod['metadata']['name']} is of an earlier spec: {said}"
-    return ""
+def _find_leaking(pods: _Pods, local_images: Iterable[str]) -> str:
+    """Why a pod that is still there may hand requests on, though the spec says otherwise by now."""
+    return _find_earlier((name, find_leak_of_pod(annotations, local_images)) for name, annotations in pods)
+
+
+def _find_recording(pods: _Pods) -> str:
+    """The same of writing them into its log."""
+    return _find_earlier((name, annotations.get(ANNOTATION_RECORDS, "")) for name, annotations in pods)
+
+
+def _find_earlier(found: Iterable[tuple[str, str]]) -> str:
+    return next((f"pod {name} is of an earlier spec: {said}" for name, said in found if said), "")
 
 
 def _read_certificate_secret(spec: Mapping[str, Any]) -> str:
