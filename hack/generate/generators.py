@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from hack.generate import argocd, conditions, crds, docs, rbac, reference
+from hack.generate import admission, argocd, conditions, crds, docs, rbac, reference
 
 GENERATORS = (
     crds.generate,
     rbac.generate,
+    admission.generate,
     argocd.generate,
     conditions.generate,
     reference.generate,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.cluster.operator_world import QUIET_S, World, make_cr, until
+from tests.cluster.test_privileges import MANAGES
 
 from fairlead.kube.access import Scope, make_policy_rules
 from fairlead_cluster.cluster import OPERATOR_USER, LocalCluster
@@ -218,7 +219,7 @@ def test_an_operator_of_one_namespace_needs_no_rights_elsewhere(world: World, tm
     account = {"kind": "ServiceAccount", "name": name, "namespace": world.namespace}
     metadata = {"name": name, "namespace": world.namespace}
     reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}
-    rules = make_policy_rules(Scope.WATCHED) + make_policy_rules(Scope.OPERATOR)
+    rules = [*make_policy_rules(Scope.WATCHED), *make_policy_rules(Scope.OPERATOR), MANAGES]
     cluster.kubectl.apply(
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
         {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata, "rules": rules},

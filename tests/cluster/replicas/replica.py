@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tests.cluster.test_privileges import MANAGES
 
 from fairlead_cluster.cluster import LocalCluster
 from fairlead_cluster.kubeconfig import write_kubeconfig
@@ -70,20 +71,28 @@ class Accounts:
         self._cluster.kubectl.apply(self.lease_binding(name), field_manager="test-replicas")
 
 
-def _account(name: str) -> tuple[Json, Json]:
+def _account(name: str) -> tuple[Json, ...]:
     metadata = {"name": f"fairlead-{name}", "namespace": OPERATOR_NAMESPACE}
     return (
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
         _binding("ClusterRoleBinding", "ClusterRole", "fairlead", name, None),
+        # The admission policies name the one account that an installation has.
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRole",
+            "metadata": {"name": f"manages-{name}"},
+            "rules": [MANAGES],
+        },
+        _binding("ClusterRoleBinding", "ClusterRole", f"manages-{name}", name, None, prefix="manages"),
     )
 
 
-def _binding(kind: str, role_kind: str, role: str, name: str, namespace: str | None) -> Json:
+def _binding(kind: str, role_kind: str, role: str, name: str, namespace: str | None, prefix: str = "fairlead") -> Json:
     subject = {"kind": "ServiceAccount", "name": f"fairlead-{name}", "namespace": OPERATOR_NAMESPACE}
     return {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": kind,
-        "metadata": {"name": f"fairlead-{name}"} | ({"namespace": namespace} if namespace else {}),
+        "metadata": {"name": f"{prefix}-{name}"} | ({"namespace": namespace} if namespace else {}),
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": role_kind, "name": role},
         "subjects": [subject],
     }

@@ -51,6 +51,7 @@ NOTHING: Json = {
     "replicas": 1,
     "crds": {"enabled": False},
     "rbac": {"create": False},
+    "admissionPolicies": {"enabled": False},
     "serviceAccount": {"create": False, "name": "theirs"},
     "monitoringNamespaces": [],
     "networkPolicy": {"enabled": False},
