@@ -61,6 +61,11 @@ class Gateway:
         """What Envoy wrote so far, without the access log."""
         return (self.directory / "envoy.log").read_text(errors="replace")
 
+    @property
+    def access_log(self) -> str:
+        """What it wrote on its standard output. Envoy does so a line or more at a time."""
+        return (self.directory / "access.log").read_text(errors="replace")
+
     def mount(self, path: str) -> Mount:
         """The volume at this path."""
         return self.mounts.setdefault(path, Mount(Path(path)))
