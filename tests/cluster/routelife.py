@@ -11,6 +11,8 @@ from tests.cluster.operator_world import until
 from fairlead_cluster.cluster import LocalCluster
 
 Json = dict[str, Any]
+#: What it does not show: `route/test_deaf_gateway.py` does, which takes half a minute.
+NOT_LIVED = frozenset({("delete", "", "pods")})
 _CHILDREN = ("configmaps", "secrets", "services", "networkpolicies", "deployments", "poddisruptionbudgets")
 _SELECTOR = "fairlead.dev/llmroute=rights"
 

@@ -73,6 +73,7 @@ class BuiltinDetector(StrEnum):
 
 #: A list of names in any order, each once: the API server refuses the second. CEL could not look through so many pairs.
 Names = SchemaExtra({"x-kubernetes-list-type": "set"})
+ToolType = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z][a-z0-9_]*$")]
 Classes = Annotated[list[DataClass], Atomic, Field(max_length=4)]
 
 
@@ -375,6 +376,13 @@ class DataPolicySpec(ApiModel):
     opaque_content: DataClass = DataClass.CONFIDENTIAL
     """Class that a request has at least which carries content that detectors cannot read: images, audio, files.
     Default: Confidential."""
+    allow_store: Bool = False
+    """Whether a provider may keep what it is sent (the Responses API's store), and requests may refer to what it keeps: an earlier
+    response, a conversation, a stored prompt. What is referred to cannot be classified. Default: false: such requests are
+    refused, and providers are told to keep nothing."""
+    hosted_tools: Annotated[list[ToolType], Atomic, Field(max_length=32)] = Field(default_factory=list)
+    """Types of tools that requests may have a provider run, which may call others: web_search, code_interpreter, mcp and so on, as
+    they stand in the type of an entry of tools. Functions run at the caller and need no entry. Default: none."""
     deny_classes: Classes = Field(default_factory=list)
     """Classes for which it is meant that some model has no permitted target; without it the route is not accepted
     then. Default: none."""

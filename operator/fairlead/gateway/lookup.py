@@ -45,6 +45,10 @@ def make_lookup(table: RouteTable) -> dict[str, Any]:
         "models": {name: _make_chains(table, name, ids) for name in table.models},
         "endpoints": list(ENDPOINTS),
     }
+    if table.policy.allow_store:
+        lookup["store"] = "true"
+    if table.policy.hosted_tools:
+        lookup["hosted"] = list(table.policy.hosted_tools)
     patterns = highest_class(name_patterns(table.policy.detectors))
     if patterns is not None:
         lookup["patterns"] = patterns.value

@@ -20,7 +20,7 @@ NEXT = (
     "Could a gateway that the last release started carry out today's routing? If not, raise ROUTING_INTERFACE, so that it is replaced,"
     " and say so in CHANGELOG.md. Then write here what is there now."
 )
-INTERFACE = 2
+INTERFACE = 3
 FILTERS = {
     "public": [
         "envoy.filters.http.health_check", "authentication", "envoy.filters.http.buffer", "limit_requests_headers", "limit_requests",
@@ -30,8 +30,8 @@ FILTERS = {
     "egress": ["affinity", "envoy.filters.http.lua", "envoy.filters.http.router"],
 }  # fmt: skip
 LOOKUP = {
-    "affinities", "anonymous", "classes", "classes_of", "consumers", "default", "detectors", "endpoints", "header", "known", "models",
-    "opaque", "patterns", "tokens", "verdicts",
+    "affinities", "anonymous", "classes", "classes_of", "consumers", "default", "detectors", "endpoints", "header", "hosted", "known",
+    "models", "opaque", "patterns", "store", "tokens", "verdicts",
 }  # fmt: skip
 FILES = {"cds.json", "rds-egress.json", "rds-public.json", "limit-requests.json", "limit-tokens.json"}
 
@@ -39,6 +39,7 @@ FILES = {"cds.json", "rds-egress.json", "rds-public.json", "limit-requests.json"
 def test_filters_tables_and_files_are_those_of_this_number() -> None:
     spec = make_spec()
     spec["models"][0]["affinity"] = {"promptPrefix": {}}
+    spec["dataPolicy"] |= {"allowStore": True, "hostedTools": ["web_search"]}
     spec["limits"] = {"requestsPerMinute": 5, "tokensPerMinute": 1000}
     spec["dataPolicy"]["detectors"].append({"name": "own", "class": "Internal", "patterns": ["MRN-[0-9]{8}"]})
     providers = ProviderCatalog.builtin()

@@ -72,7 +72,8 @@ def make_egress_routes(table: RouteTable, settings: GatewaySettings) -> Json:
     for name, attempts in sorted(places.items()):
         upstream = upstreams[attempts[0].backend]
         is_pinned = (upstream.name, upstream.place) in pinned
-        hosts.append(_make_host(name, attempts, upstream, settings, sorted(idles[name]), is_pinned=is_pinned))
+        data = _lua_data(upstream, keeps=table.policy.allow_store)
+        hosts.append(_make_host(name, attempts, upstream, settings, sorted(idles[name]), data, is_pinned=is_pinned))
     return {"name": "egress", "response_headers_to_remove": list(_LIMIT_HEADERS), "virtual_hosts": hosts}
 
 
@@ -82,6 +83,7 @@ def _make_host(
     upstream: Upstream,
     settings: GatewaySettings,
     idles: Sequence[float],
+    data: Json,
     *,
     is_pinned: bool,
 ) -> Json:
@@ -92,7 +94,7 @@ def _make_host(
         "response_headers_to_add": [set_header(BACKEND_HEADER, upstream.name)],
         "routes": [
             *(
-                _make_route(path, to, upstream, idle_s, is_pinned=pins)
+                _make_route(path, to, upstream, idle_s, data, is_pinned=pins)
                 for path, to in sorted(upstream.paths.items())
                 for idle_s in (*(idles if path in _STREAMED else ()), None)
                 for pins in ((True, False) if is_pinned else (False,))
@@ -109,8 +111,8 @@ def _make_host(
     }
 
 
-def _make_route(path: str, to: str, upstream: Upstream, idle_s: float | None, *, is_pinned: bool) -> Json:
-    """`idle_s`: of streams; None: for whatever else comes. `is_pinned`: of requests that belong on one pod."""
+def _make_route(path: str, to: str, upstream: Upstream, idle_s: float | None, data: Json, *, is_pinned: bool) -> Json:
+    """`idle_s`: of streams; None: for whatever else comes. `data`: of `_lua_data`. `is_pinned`: of requests that belong on one pod."""
     classes = [{"exact": data_class.value} for data_class in upstream.classes]
     action: Json = {
         "cluster": pinned_cluster(upstream) if is_pinned else upstream_cluster(upstream),
@@ -137,7 +139,7 @@ def _make_route(path: str, to: str, upstream: Upstream, idle_s: float | None, *,
                 *pins,
             ],
         },
-        "metadata": {"filter_metadata": {_LUA: _lua_data(upstream)}},
+        "metadata": {"filter_metadata": {_LUA: data}},
         "route": action,
         "request_headers_to_remove": [CLASS_HEADER, IDLE_HEADER, AFFINITY_HEADER],
         "response_headers_to_remove": [SKIP_HEADER],
@@ -178,8 +180,10 @@ def _any_of(classes: list[Json]) -> Json:
     return {"safe_regex": {"regex": "|".join(entry["exact"] for entry in classes) or "[^\\s\\S]"}}
 
 
-def _lua_data(upstream: Upstream) -> Json:
+def _lua_data(upstream: Upstream, *, keeps: bool) -> Json:
+    """`keeps`: providers may keep what they are sent. What stays in the cluster may always."""
     return {
         "usage": "true" if upstream.has_stream_usage else "false",
         "access": upstream.access.value,
+        **({} if keeps or upstream.access is LLMAccess.LOCAL else {"store": "false"}),
     }

@@ -41,7 +41,7 @@ CLUSTERS_FILE: Final = "cds.json"
 LIMIT_FILES: Final = tuple(limit_file(measure) for measure in Measure)
 #: What routing files take for granted of listeners, filters and Lua texts. It grows when gateways that an earlier release started could
 #: not carry out what this one publishes: those are replaced.
-ROUTING_INTERFACE: Final = 2
+ROUTING_INTERFACE: Final = 3
 
 _LISTENER: Final = "envoy.config.listener.v3.Listener"
 _CLUSTER: Final = "envoy.config.cluster.v3.Cluster"

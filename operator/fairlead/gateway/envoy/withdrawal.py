@@ -94,9 +94,16 @@ def withdraw(public: str, table: RouteTable, refused: Collection[str] = (), *, s
     # A name of a pattern means the same in both, and a pattern more does no harm: those of both are looked for.
     looked_for = read_route_patterns(filters[PATTERNS]) if PATTERNS in filters else {}
     patterns = looked_for | name_patterns(table.policy.detectors)
-    if kept is None and not more and patterns == looked_for and opaque == running["opaque"]:
+    reached = _withdraw_reach(running, wanted)
+    if (
+        kept is None
+        and not more
+        and patterns == looked_for
+        and opaque == running["opaque"]
+        and reached == _reach_of(running)
+    ):
         return public
-    changed: Json = {"detectors": [*more, *running["detectors"]], "opaque": opaque}
+    changed: Json = {"detectors": [*more, *running["detectors"]], "opaque": opaque, **reached}
     highest = highest_class(patterns)
     if highest is not None:
         filters[PATTERNS] = make_route_patterns(patterns)
@@ -113,8 +120,26 @@ def withdraw(public: str, table: RouteTable, refused: Collection[str] = (), *, s
         routes["cluster_specifier_plugins"] = make_plugins(groups[name] for name in plugins if name in groups)
         actions.clear()
         actions |= left | {f"{MODELS_CHAIN}|{profile}": action for profile, action in lists.items()}
-    host["typed_per_filter_config"]["classify"]["filter_context"] = pack_lookup({**running, **changed})
+    host["typed_per_filter_config"]["classify"]["filter_context"] = pack_lookup(_without_empty({**running, **changed}))
     return dump_resources(kind, [routes])
+
+
+def _reach_of(lookup: Mapping[str, Any]) -> Json:
+    """What requests may make a provider keep, or do by itself."""
+    return {"store": lookup.get("store", ""), "hosted": lookup.get("hosted", [])}
+
+
+def _without_empty(lookup: Json) -> Json:
+    """For the classifier, what stands there is there, even if it is empty."""
+    return {name: value for name, value in lookup.items() if value or name not in ("store", "hosted")}
+
+
+def _withdraw_reach(running: Mapping[str, Any], wanted: Mapping[str, Any]) -> Json:
+    was, becomes = _reach_of(running), _reach_of(wanted)
+    return {
+        "store": was["store"] and becomes["store"],
+        "hosted": [tool for tool in was["hosted"] if tool in becomes["hosted"]],
+    }
 
 
 def _pair_callers(running: Mapping[str, Any], table: RouteTable) -> dict[str, Pair]:

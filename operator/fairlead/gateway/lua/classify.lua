@@ -14,6 +14,8 @@
 --   detectors        [{name, class, builtin?, keywords?}], builtin one of Email IBAN PaymentCard Phone PrivateKey SSN Secrets
 --   patterns         the highest class of users' RE2 patterns (absent: there are none)
 --   default          class of a request that nothing classified: only to tell it from what a floor raised (absent: not told apart)
+--   store            present: requests may refer to what a provider keeps, and have it keep something
+--   hosted           types of tools that run outside of the gateway and may be asked for (absent: none)
 --   opaque           class of content that cannot be read: images, audio, files, token ids (absent: as if it were not there)
 --   verdicts         profile -> "declared|detected" -> verdict; declared is "-" without a header, detected the lowest class
 --                    when nothing was found; a pair that is not there is denied
@@ -238,6 +240,53 @@ local function model_of(fields, policy)
   return model, stream == true and "true" or "false", chains
 end
 
+-- What a provider keeps, nobody here can read; what a tool of its own does with a request, nobody here can tell. Neither is let through
+-- unless the route lists it. 110: null. 123: an object.
+local REFERENCES = { "previous_response_id", "conversation", "container", "cached_content" }
+local TOOL_FIELDS = {
+  web_search_options = "web_search", search_parameters = "web_search", plugins = "plugins", mcp_servers = "mcp",
+  data_sources = "data_sources",
+}
+
+local function refuse_reference(name)
+  refuse(400, "state_at_provider", name .. " refers to what a provider keeps, which this gateway cannot read. Next: send all of it with the"
+    .. " request, or have dataPolicy.allowStore set in the LLMRoute.", name)
+end
+
+local function check_kept(policy, document)
+  local fields = document.fields
+  local store = fields.store
+  if store ~= nil and store ~= 110 and type(store) ~= "boolean" then
+    refuse(400, "invalid_store", "store must be true or false.", "store")
+  end
+  if policy.store then return end
+  for _, name in ipairs(REFERENCES) do
+    if fields[name] ~= nil and fields[name] ~= 110 then refuse_reference(name) end
+  end
+  if fields.prompt == 123 then refuse_reference("prompt") end
+  if document.reference then refuse_reference(document.reference) end
+  if fields.background == true then
+    refuse(400, "state_at_provider", "background has a provider keep the answer. Next: leave it out, and stream the answer.", "background")
+  end
+end
+
+local function check_tool(policy, name)
+  for _, allowed in ipairs(policy.hosted or {}) do
+    if name == allowed then return end
+  end
+  local shown = #name <= 64 and not find(name, "[^%w_]") and " of type " .. name or ""
+  refuse(400, "hosted_tool", "Tools" .. shown .. " run where this gateway does not see what they do. Next: leave them out, or have them listed"
+    .. " in dataPolicy.hostedTools of the LLMRoute.", "tools")
+end
+
+local function check_tools(policy, document)
+  for _, name in ipairs(document.hosted) do check_tool(policy, name) end
+  for field, name in pairs(TOOL_FIELDS) do
+    local value = document.fields[field]
+    if value ~= nil and value ~= 110 then check_tool(policy, name) end
+  end
+end
+
 -- Sixteen hexadecimal digits: two polynomials over the bytes, modulo primes below 2^32. Not the text itself, which need not be
 -- UTF-8 and is nobody's business further on. A text has at most what a header may have, or the beginning of a prompt.
 local function digest(text)
@@ -390,6 +439,8 @@ local function check(handle)
   local size, document = #body, parse_json(body, policy.patterns ~= nil)
   body = nil
   local model, stream, chains = model_of(document.fields, policy)
+  check_kept(policy, document)
+  check_tools(policy, document)
   local rank, finding, text = classify(policy, document)
   local verdicts = policy.verdicts[profile] or {}
   local own = outcome_of(policy, verdicts, chains, declared, rank, finding)

@@ -6,6 +6,7 @@
 -- And route metadata (namespace envoy.filters.http.lua, or the filter's own name):
 --   usage  "true": a streaming request without stream_options gets {"include_usage":true}, so that its tokens are counted
 --   access "Local" or "Cloud": to the cloud go fewer headers
+--   store  "false": the provider is told to keep nothing, whatever the caller said
 --
 -- Headers: only those of a list go on. Whatever else a caller sent, and whatever the gateway noted on the request, stays here;
 -- so does the query. What a provider wants of headers is set behind this, by its route.
@@ -55,10 +56,10 @@ local function key_at(s, i, j)
 end
 
 -- One walk over the structure. Returns where the object opens, where the value of "model" begins and ends (its quotes),
--- whether it streams, and whether it has stream_options.
+-- whether it streams, whether it has stream_options, and where the value of "store" begins and ends, if it has one.
 local function scan(s)
   local i, depth, key, in_key = 1, 0, nil, false
-  local open, from, to, stream, options
+  local open, from, to, stream, options, store_from, store_to
   while true do
     local a = find(s, '["{}%[%],:]', i)
     if not a then fail("the text ends too early") end
@@ -87,6 +88,10 @@ local function scan(s)
     elseif depth == 1 then
       in_key = false
       if key == "stream_options" then options = true end
+      if key == "store" then
+        local _, e = find(s, "^%s*", a + 1)
+        store_from, store_to = find(s, "^%a+", e + 1)
+      end
       if key == "stream" then
         local _, e = find(s, "^%s*", a + 1)
         stream = sub(s, e + 1, e + 4) == "true"
@@ -94,7 +99,7 @@ local function scan(s)
     end
   end
   if not from then fail("no model") end
-  return open, from, to, stream, options
+  return open, from, to, stream, options, store_from, store_to
 end
 
 local function strip(headers, allowed)
@@ -108,17 +113,41 @@ local function strip(headers, allowed)
   if query then headers:replace(":path", sub(path, 1, query - 1)) end
 end
 
+-- Without a word the Responses API keeps what it is sent.
+local KEEPS_UNASKED = { ["/v1/responses"] = true }
+
+local function path_of(headers)
+  local path = headers:get(":path") or ""
+  return sub(path, 1, (find(path, "?", 1, true) or #path + 1) - 1)
+end
+
+-- The text with two stretches replaced, in whichever order they stand.
+local function replace(s, from, to, text, other_from, other_to, other)
+  if other_from and other_from < from then
+    from, to, text, other_from, other_to, other = other_from, other_to, other, from, to, text
+  end
+  if not other_from then return sub(s, 1, from - 1) .. text .. sub(s, to + 1) end
+  return sub(s, 1, from - 1) .. text .. sub(s, to + 1, other_from - 1) .. other .. sub(s, other_to + 1)
+end
+
 local function edit(handle)
   local metadata = handle:metadata()
-  local usage, access = metadata:get("usage"), metadata:get("access")
+  local usage, access, store = metadata:get("usage"), metadata:get("access"), metadata:get("store")
+  local keeps = KEEPS_UNASKED[path_of(handle:headers())]
   local model = model_of(handle:headers():get(":authority"))
   local body = handle:body() -- waits until all of it is here; what was fetched before is dead behind this line
   local size = body and body:length() or 0
   if size == 0 then fail("no body") end
   local s = body:getBytes(0, size)
-  local open, from, to, stream, options = scan(s)
+  local open, from, to, stream, options, store_from, store_to = scan(s)
   local extra = usage == "true" and stream and not options and '"stream_options":{"include_usage":true},' or ""
-  body:setBytes(sub(s, 1, open) .. extra .. sub(s, open + 1, from - 1) .. json_string(model) .. sub(s, to + 1))
+  if store ~= "false" then
+    store_from = nil
+  elseif keeps and not store_from then
+    extra = extra .. '"store":false,'
+  end
+  body:setBytes(sub(s, 1, open) .. extra
+    .. sub(replace(s, from, to, json_string(model), store_from, store_to, "false"), open + 1))
   strip(handle:headers(), access == "Local" and TO_LOCAL or TO_CLOUD)
   return size
 end

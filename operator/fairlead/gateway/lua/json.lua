@@ -47,6 +47,8 @@ end
 --   numbers         of the top level: key -> number
 --   opaque          whether it holds content that cannot be read: images, audio, files, token ids
 --   prompts         how many there are in a list called prompt; 1 where it is none
+--   hosted          types of the tools that callers do not run themselves
+--   reference       what names something that is kept elsewhere, of the items of input; nil where nothing does
 --   prompt          the first text of a user's: of messages or input, or of prompt; nil if there is none
 -- unescape_json(raw) -> the string whose source, between its quotes, is `raw`
 local parse_json, unescape_json
@@ -55,6 +57,7 @@ do
   -- The one document which is being read: a parse never yields, and a worker's Lua state has one thread.
   local src, parts, count, nested, folding, fields, numbers, opaque, prompt
   local next_backslash, next_odd, values, every_number, prompts
+  local hosted, reference, item_type
   local role, said -- of the message being read: whose it is, and its first text
   local path = {} -- path[d]: the key being read at depth d, false inside an array
 
@@ -70,14 +73,21 @@ do
     gsub(names, "[%w_]+", function(name) target[name] = true end)
   end
   set(OPAQUE_KEYS, [[image image_url images image_embeds input_image audio audio_url audio_embeds input_audio video
-    video_url input_video file_data file_id file_url input_file prompt_embeds encrypted_content]])
+    video_url input_video file_data file_id file_url input_file prompt_embeds encrypted_content cached_content cachedContent]])
   set(OPAQUE_TYPES, [[image_url image_embeds input_image audio_url audio_embeds input_audio video_url input_video
     input_file computer_screenshot]])
   set(READABLE_PARTS, [[text input_text output_text refusal summary_text reasoning_text thinking tool_use tool_result]])
   set(READABLE_ITEMS, [[message function_call function_call_output custom_tool_call custom_tool_call_output reasoning]])
 
+  -- Functions, and texts in a form of the caller's own: what a model asks for comes back to the caller.
+  local CLIENT_TOOLS = { ["function"] = true, custom = true }
+
   local function note_type(name, depth)
     local top = path[1]
+    if depth == 3 and path[2] == false then
+      if top == "tools" and not CLIENT_TOOLS[name] then hosted[#hosted + 1] = name end
+      if top == "input" then item_type = name end
+    end
     if SCHEMA[top] then return end
     if OPAQUE_TYPES[name] then
       opaque = true
@@ -311,6 +321,12 @@ do
     end
   end
 
+  -- An item that says neither what it is nor whose names one that the provider has.
+  local function end_item(seen)
+    if item_type == "item_reference" or seen.id and not item_type and not seen.role then reference = "item_reference" end
+    item_type = nil
+  end
+
   local function end_message()
     if role == "user" then prompt = said end
     role, said = nil, nil
@@ -343,7 +359,10 @@ do
       end
       i, c = skip(i)
       if c == 125 then
-        if depth == 3 and not prompt then end_message() end
+        if depth == 3 then
+          if path[1] == "input" and path[2] == false then end_item(seen) end
+          if not prompt then end_message() end
+        end
         return i + 1
       end
       if c ~= 44 then invalid(i, "a comma or } is missing") end
@@ -354,6 +373,7 @@ do
   local function read_document(text)
     src, parts, count, nested, folding, fields, numbers, opaque, prompt = text, {}, 0, {}, false, {}, {}, false, nil
     prompts, role, said = 0, nil, nil
+    hosted, reference, item_type = {}, nil, nil
     values, next_odd, next_backslash = 0, 0, find(text, "\\", 1, true) or NEVER
     if sub(text, 1, 3) == "\239\187\191" then invalid(1, "a byte order mark") end
     local i, c = skip(1)
@@ -365,7 +385,7 @@ do
       prompt = type(plain) == "string" and plain or nil
     end
     return { parts = parts, nested = nested, folding = folding, fields = fields, numbers = numbers, opaque = opaque,
-      prompts = prompts > 1 and prompts or 1, prompt = prompt }
+      prompts = prompts > 1 and prompts or 1, hosted = hosted, reference = reference, prompt = prompt }
   end
 
   function parse_json(text, every)

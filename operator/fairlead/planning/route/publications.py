@@ -30,11 +30,10 @@ _WITHDRAWS: Final = "!"
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """One version of a file. `withdraws`: the one before permitted something that this one does not."""
+    """One version of a file. `withdrawn_at`: since when it is out, if the one before permitted something that this one does not."""
 
     version: str
-    at: datetime
-    withdraws: bool
+    withdrawn_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,30 +82,32 @@ def read_publications(live: Mapping[str, Any] | None) -> tuple[Publication, ...]
 
 
 def write_publications(publications: Sequence[Publication]) -> dict[str, str]:
-    """The annotation; none if nothing is remembered."""
-    words = (
-        f"{one.version}@{one.at.astimezone(UTC).strftime(_TIME)}{_WITHDRAWS if one.withdraws else ''}"
-        for one in publications
-    )
-    text = " ".join(words)
+    """The annotation; none if nothing is remembered. Without a withdrawal there is no time in it: what is rendered twice is the same."""
+    text = " ".join(map(_write, publications))
     return {ANNOTATION_PUBLICATIONS: text} if text else {}
 
 
 def _go_on(
     publications: Sequence[Publication], version: str, now: datetime, *, withdraws: bool
 ) -> tuple[Publication, ...]:
-    return (*publications, Publication(version, now, withdraws))[-_REMEMBERED:]
+    return (*publications, Publication(version, now if withdraws else None))[-_REMEMBERED:]
 
 
 def _missed_since(publications: Sequence[Publication], loaded: str | None) -> datetime | None:
     last = max((number for number, one in enumerate(publications) if one.version == loaded), default=-1)
-    return next((one.at for one in publications[last + 1 :] if one.withdraws), None)
+    return next((one.withdrawn_at for one in publications[last + 1 :] if one.withdrawn_at is not None), None)
+
+
+def _write(one: Publication) -> str:
+    at = one.withdrawn_at
+    return one.version if at is None else f"{one.version}{_WITHDRAWS}{at.astimezone(UTC).strftime(_TIME)}"
 
 
 def _parse(word: str) -> Publication | None:
-    version, _, rest = word.rpartition("@")
+    version, mark, at = word.partition(_WITHDRAWS)
+    if not mark:
+        return Publication(version)
     try:
-        at = datetime.strptime(rest.removesuffix(_WITHDRAWS), _TIME).replace(tzinfo=UTC)
+        return Publication(version, datetime.strptime(at, _TIME).replace(tzinfo=UTC))
     except ValueError:
         return None
-    return Publication(version, at, rest.endswith(_WITHDRAWS))
