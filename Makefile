@@ -104,8 +104,9 @@ engines: init ## build the real engines (CPU Ollama, about 4 minutes) into the c
 	@$(BIN)/python -m fairlead_cluster.engines build
 
 .PHONY: tools
-tools: init ## build helm, kind and kstatus into the cache, which long tests use as judges (about 2 minutes)
+tools: init ## helm, kind, kstatus and llm-katan into the cache, which tests use as judges (about 2 minutes)
 	@$(BIN)/python -m hack.tools
+	@$(BIN)/python -m hack.katan
 
 .PHONY: kind-up
 kind-up: ## the same on kind, for machines with Docker

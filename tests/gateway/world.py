@@ -21,7 +21,7 @@ from fairlead.providers.loader import ProviderCatalog
 from fairlead.rendering.routes import RenderedRoute
 from fairlead_cluster.providers import FakeProvider, FakeProviders
 
-__all__ = ["World", "make_world", "rendered_of"]
+__all__ = ["World", "make_route_table", "make_world", "parse_route", "rendered_of"]
 
 Json = dict[str, Any]
 CATALOG = ProviderCatalog.builtin()
@@ -93,15 +93,15 @@ class World:
 
 def table_of(spec: Json, providers: FakeProviders) -> RouteTable:
     """As planner.plan_route makes it, with each backend at its fake's address."""
-    route = _parse(spec)
-    return _table_of(route, _resolve(route, providers))
+    route = parse_route(spec)
+    return make_route_table(route, _resolve(route, providers))
 
 
 def rendered_of(spec: Json, providers: FakeProviders, letting_in: frozenset[str]) -> RenderedRoute:
     """What `fairlead explain` explains, of the same route in the same world; `letting_in`: consumers with a key."""
-    route = _parse(spec)
+    route = parse_route(spec)
     resolved = tuple(_resolve(route, providers))
-    return RenderedRoute(route, _facts(), resolved, _table_of(route, resolved), (), (), (), (), letting_in)
+    return RenderedRoute(route, _facts(), resolved, make_route_table(route, resolved), (), (), (), (), letting_in)
 
 
 def _resolve(route: LLMRoute, providers: FakeProviders) -> list[Resolved]:
@@ -109,7 +109,8 @@ def _resolve(route: LLMRoute, providers: FakeProviders) -> list[Resolved]:
     return [_move(one, providers) for one in resolve_backends(route, _facts(), operator, CATALOG)]
 
 
-def _table_of(route: LLMRoute, resolved: Sequence[Resolved]) -> RouteTable:
+def make_route_table(route: LLMRoute, resolved: Sequence[Resolved]) -> RouteTable:
+    """The table of a route whose backends are all there."""
     assert all(one.upstream is not None for one in resolved), resolved
     return make_table(
         "assistants",
@@ -121,7 +122,8 @@ def _table_of(route: LLMRoute, resolved: Sequence[Resolved]) -> RouteTable:
     )
 
 
-def _parse(spec: Json) -> LLMRoute:
+def parse_route(spec: Json) -> LLMRoute:
+    """The route assistants in the namespace ml."""
     metadata = {"name": "assistants", "namespace": "ml", "uid": "u-1", "generation": 1}
     parsed = parse_llmroute(
         {"apiVersion": "fairlead.dev/v1alpha1", "kind": "LLMRoute", "metadata": metadata, "spec": spec}
