@@ -9,8 +9,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 # Tests that need no cluster run on all cores. Those that need one wait more than they work: two processes, each with clusters of
-# its own, share them file by file; with the long ones among them, which measure and starve others, they run one after the other.
+# its own, share them file by file. The long ones among them, which measure and starve others, run one after the other.
 PURE := -n auto --dist worksteal tests/unit tests/golden tests/law $(wildcard tests/sim)
+PAIRED := -n 2 --dist loadfile
 LIVE := $(filter-out tests/unit tests/golden tests/law tests/sim tests/data tests/bench tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
 STORY ?= serve
 OPERATOR ?= 1
@@ -65,11 +66,13 @@ control-plane: init
 .PHONY: test
 test: lint types check-generated control-plane ## everything but the long tests (9 minutes warm on two cores)
 	$(PYTEST) -m "not long" $(PURE)
-	$(PYTEST) -m "not long" -n 2 --dist loadfile $(LIVE)
+	$(PYTEST) -m "not long" $(PAIRED) $(LIVE)
 
 .PHONY: test-all
 test-all: lint types check-generated control-plane engines tools ## everything, long tests too (what CI runs)
-	@failed=0; set -x; $(PYTEST) --durations=25 $(PURE) || failed=1; $(PYTEST) --durations=25 $(LIVE) || failed=1; exit $$failed
+	@failed=0; set -x; $(PYTEST) --durations=25 $(PURE) || failed=1; \
+	  $(PYTEST) --durations=25 -m "not long" $(PAIRED) $(LIVE) || failed=1; \
+	  $(PYTEST) --durations=25 -m long $(LIVE) || failed=1; exit $$failed
 
 .PHONY: unit
 unit: init ## the fast tests only
