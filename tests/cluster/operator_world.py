@@ -13,7 +13,7 @@ from fairlead_cluster.cluster import OPERATOR_USER, LocalCluster
 Json = dict[str, Any]
 #: Longer than status waits for a change to settle, so that what has not happened by then does not happen.
 QUIET_S = 2.5
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 
 def make_cr(namespace: str, name: str, **spec: Any) -> Json:

@@ -104,8 +104,8 @@ def test_of_two_replicas_one_works_and_the_other_takes_over_at_once_after_a_clea
     assert not leads(cluster, "two")
     cluster.stop_operator("one")
     stopped_at = time.monotonic()
-    until(lambda: leads(cluster, "two"), "two leads", 10)
-    assert time.monotonic() - stopped_at <= 3.0
+    until(lambda: leads(cluster, "two"), "two leads")
+    assert time.monotonic() - stopped_at <= 8.0, "within a second on an idle machine; a Lease that runs out takes 15"
     mark = world.mark()
     time.sleep(QUIET_S)
     assert world.writes(mark) == [], "a change of leaders writes nothing"

@@ -23,6 +23,9 @@ from dnslib import RCODE, DNSRecord
 from fairlead_cluster.cluster import LocalCluster
 from fairlead_cluster.processes import wait_until
 
+#: For what takes a moment on an idle machine.
+PATIENCE_S = 30.0
+
 pytestmark = pytest.mark.cluster
 
 Json = dict[str, Any]
@@ -113,22 +116,22 @@ def resolve(cluster: LocalCluster, name: str) -> set[str] | None:
 def test_traffic_follows_readiness(cluster: LocalCluster, cluster_namespace: str) -> None:
     namespace = cluster_namespace
     put_service(cluster, namespace)
-    assert wait_until(lambda: ask(cluster, namespace) == "refused", 5)
+    assert wait_until(lambda: ask(cluster, namespace) == "refused", PATIENCE_S)
     with (
         served_pod(cluster, namespace, "one") as first,
         served_pod(cluster, namespace, "two"),
     ):
-        assert wait_until(lambda: {ask(cluster, namespace) for _ in range(4)} == {"one", "two"}, 10)
+        assert wait_until(lambda: {ask(cluster, namespace) for _ in range(4)} == {"one", "two"}, PATIENCE_S)
         set_ready(cluster, namespace, "one", first, ready=False)
-        assert wait_until(lambda: {ask(cluster, namespace) for _ in range(4)} == {"two"}, 10)
+        assert wait_until(lambda: {ask(cluster, namespace) for _ in range(4)} == {"two"}, PATIENCE_S)
         cluster.kubectl("delete", "pod", "two", "-n", namespace, "--force", "--grace-period=0", "--wait=false")
-        assert wait_until(lambda: ask(cluster, namespace) == "refused", 10)
+        assert wait_until(lambda: ask(cluster, namespace) == "refused", PATIENCE_S)
 
 
 def test_deleted_service_is_closed(cluster: LocalCluster, cluster_namespace: str) -> None:
     put_service(cluster, cluster_namespace)
     with served_pod(cluster, cluster_namespace, "one"):
-        assert wait_until(lambda: ask(cluster, cluster_namespace) == "one", 10)
+        assert wait_until(lambda: ask(cluster, cluster_namespace) == "one", PATIENCE_S)
         address = cluster.service_address(cluster_namespace, "web", 80)
         cluster.kubectl("delete", "service", "web", "-n", cluster_namespace)
 
@@ -136,7 +139,7 @@ def test_deleted_service_is_closed(cluster: LocalCluster, cluster_namespace: str
             with socket.socket() as client:
                 return client.connect_ex(address) != 0
 
-        assert wait_until(is_closed, 10)
+        assert wait_until(is_closed, PATIENCE_S)
 
 
 def test_names_resolve(cluster: LocalCluster, cluster_namespace: str) -> None:
@@ -145,12 +148,12 @@ def test_names_resolve(cluster: LocalCluster, cluster_namespace: str) -> None:
     put_service(cluster, namespace, "web-pods", clusterIP="None")
     name, headless = f"web.{namespace}.svc.cluster.local", f"web-pods.{namespace}.svc.cluster.local"
     cluster_ip, _ = cluster.service_address(namespace, "web", 80)
-    assert wait_until(lambda: resolve(cluster, name) == {cluster_ip}, 10)
+    assert wait_until(lambda: resolve(cluster, name) == {cluster_ip}, PATIENCE_S)
     assert resolve(cluster, headless) is None
     with served_pod(cluster, namespace, "one") as first, served_pod(cluster, namespace, "two") as second:
-        assert wait_until(lambda: resolve(cluster, headless) == {first, second}, 10)
+        assert wait_until(lambda: resolve(cluster, headless) == {first, second}, PATIENCE_S)
         set_ready(cluster, namespace, "one", first, ready=False)
-        assert wait_until(lambda: resolve(cluster, headless) == {second}, 10)
+        assert wait_until(lambda: resolve(cluster, headless) == {second}, PATIENCE_S)
     assert resolve(cluster, f"absent.{namespace}.svc.cluster.local") is None
 
 

@@ -29,7 +29,7 @@ __all__ = ["Gateway", "running_gateway"]
 
 Json = dict[str, Any]
 #: For what takes milliseconds on an idle machine.
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 @dataclass

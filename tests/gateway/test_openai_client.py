@@ -17,14 +17,17 @@ from fairlead_cluster.providers import Fault, Kind
 
 KEY = "sk-of-team-a-0001"
 MAX_BYTES = 4 << 20
+#: What every backend may take for headers or between pieces. One that is to time out is asked as `hasty`.
+_PATIENT, _HASTY = (
+    {"responseHeaders": "5s", "idle": "2s", "request": "10s"},
+    {"responseHeaders": "500ms", "idle": "1s", "request": "2s"},
+)
+_TARGETS = [{"backend": "alpha"}, {"backend": "beta", "priority": 1}]
 SPEC = {
     "backends": backend_entries("alpha", "beta", "openai"),
     "models": [
-        {
-            "name": "chat",
-            "targets": [{"backend": "alpha"}, {"backend": "beta", "priority": 1}],
-            "timeouts": {"responseHeaders": "500ms", "idle": "1s", "request": "2s"},
-        },
+        {"name": "chat", "targets": _TARGETS, "timeouts": _PATIENT},
+        {"name": "hasty", "targets": _TARGETS, "timeouts": _HASTY},
         {"name": "cloud", "targets": [{"backend": "openai", "model": "gpt"}]},
     ],
     "authentication": {"apiKeys": {"secretRef": {"name": "clients"}}},
@@ -79,7 +82,7 @@ async def test_all_that_it_is_used_for(world: World, official: openai.AsyncOpenA
     async with official.responses.stream(model="chat", input="hello") as stream:
         kinds = [event.type async for event in stream]
     assert kinds[-1] == "response.completed"
-    assert [model.id async for model in official.models.list()] == ["chat", "cloud"]
+    assert [model.id async for model in official.models.list()] == ["chat", "hasty", "cloud"]
 
 
 async def test_each_failure_is_the_exception_that_it_knows(world: World, official: openai.AsyncOpenAI) -> None:
@@ -120,7 +123,7 @@ async def test_failures_of_all_backends(world: World, official: openai.AsyncOpen
         world[name].fail(Fault(Kind.SLOW, delay_s=20))
     for stream in (False, True):
         with pytest.raises(openai.InternalServerError) as slow:
-            await chat(official, stream=stream)
+            await chat(official, model="hasty", stream=stream)
         assert (slow.value.status_code, slow.value.code) == (504, "gateway_timeout")
     with pytest.raises(openai.APITimeoutError):
         await chat(official, timeout=0.3)

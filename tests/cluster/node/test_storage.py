@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cluster.node.pods import STAY, Json, NodeProcess, Pods, is_ready, phase, shell
+from tests.cluster.node.pods import PATIENCE_S, STAY, Json, NodeProcess, Pods, is_ready, phase, shell
 
 from fairlead_cluster.api import PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, STORAGE_CLASSES, Api
 
@@ -30,7 +30,7 @@ async def claim(pods: Pods, name: str, *modes: str, **spec: Any) -> Json:
 
 async def bound(pods: Pods, name: str) -> Json:
     """The volume of a claim, once it is bound."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             found = await pods.api.get(PERSISTENT_VOLUME_CLAIMS, name, pods.namespace)
             if found.get("status", {}).get("phase") == "Bound":
@@ -68,7 +68,7 @@ async def test_an_immediate_class_does_not_wait(pods: Pods, api: Api) -> None:
     await api.delete(PERSISTENT_VOLUME_CLAIMS, "early", pods.namespace)
 
     name = volume["metadata"]["name"]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while (await api.get(PERSISTENT_VOLUMES, name))["status"]["phase"] != "Released":
             await asyncio.sleep(0.05)
     assert (path / "kept").exists(), "Retain keeps volume and data"
@@ -89,7 +89,7 @@ async def test_data_survives_pods_and_goes_with_the_claim(pods: Pods) -> None:
     await pods.delete("reader")
     await pods.api.delete(PERSISTENT_VOLUME_CLAIMS, "data", pods.namespace)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while path.exists() or await pods.api.find(PERSISTENT_VOLUMES, volume["metadata"]["name"]):
             await asyncio.sleep(0.05)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cluster.node.pods import STAY, Json, Pods, condition, phase, shell, waiting
+from tests.cluster.node.pods import PATIENCE_S, STAY, Json, Pods, condition, phase, shell, waiting
 
 from fairlead_cluster.api import CONFIG_MAPS, PODS
 
@@ -47,7 +47,7 @@ async def test_a_config_map_is_links_to_a_dated_folder(pods: Pods) -> None:
     assert mode(directory / "a.txt") == 0o644
 
 
-async def test_a_change_arrives_by_one_swap_within_a_second(pods: Pods) -> None:
+async def test_a_change_arrives_by_one_swap_at_once(pods: Pods) -> None:
     await pods.config_map("files", old="1", same="1")
     await pods.create("live", shell(STAY, **mounted()), **volume(configMap={"name": "files"}))
     pod = await pods.ready("live")
@@ -59,10 +59,10 @@ async def test_a_change_arrives_by_one_swap_within_a_second(pods: Pods) -> None:
     changed_s = time.monotonic()
     await pods.text(pod, "v/new", lambda text: text == "2")
 
-    assert time.monotonic() - changed_s < 1.0
+    assert time.monotonic() - changed_s < 15  # far from a kubelet's minute; on an idle machine a fraction of a second
     assert (directory / "same").read_text() == "2"
     assert (directory / "..data").readlink() != before
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(PATIENCE_S):
         while (directory / before).exists() or (directory / "old").is_symlink():
             await asyncio.sleep(0.01)
 
@@ -151,7 +151,7 @@ async def test_an_empty_dir_is_shared_by_containers_and_outlives_restarts(pods: 
     script = "echo x >>/dev/shm/count; [ $(wc -l </dev/shm/count) -ge 3 ] && exec sleep 60; exit 1"
     await pods.create("empty", shell(script, **mounted("/dev/shm")), **volume(emptyDir={"medium": "Memory"}))
     pod = await pods.until("empty", lambda pod: pods.file(pod, "v/count").exists())
-    await pods.text(pod, "v/count", lambda text: text.count("x") == 3, timeout_s=8)
+    await pods.text(pod, "v/count", lambda text: text.count("x") == 3)
 
 
 @pytest.mark.parametrize(

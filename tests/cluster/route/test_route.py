@@ -6,7 +6,7 @@ import json
 
 import pytest
 from tests.cluster.operator_world import until
-from tests.cluster.route.world import CARD, PROVIDER_KEY, TEAM_A, TEAM_B, RouteWorld, make_route
+from tests.cluster.route.world import AT_ONCE_S, CARD, PROVIDER_KEY, TEAM_A, TEAM_B, RouteWorld, make_route
 
 pytestmark = pytest.mark.cluster
 
@@ -82,8 +82,8 @@ def test_an_edit_reaches_the_gateways_within_seconds(world: RouteWorld) -> None:
     route = make_route(world.namespace, world.provider)
     route["spec"]["models"].append({"name": "more", "targets": [{"backend": "local"}]})
     world.apply(route)
-    until(lambda: world.ask(model="more").status == 200, "the new model answers", 10)
-    world.wait_ready(10)
+    until(lambda: world.ask(model="more").status == 200, "the new model answers")
+    world.wait_ready()
     mark = world.mark()
     assert world.quiet_writes(mark, 0) == []
 
@@ -99,7 +99,7 @@ def test_gateways_share_a_limit_until_it_is_taken_away(world: RouteWorld) -> Non
     assert world.ask(key=TEAM_B).status == 200
     until(lambda: 'envoy_fairlead_limited{consumer="team-a",limit="requests"}' in world.metrics(), "metrics")
     world.apply(make_route(world.namespace, world.provider))
-    world.wait_ready(10)
+    world.wait_ready()
     assert {world.ask().status for _ in range(6)} == {200}
 
 
@@ -109,8 +109,8 @@ def test_keys_come_and_go(world: RouteWorld) -> None:
     world.patch(
         "secret/clients", json.dumps({"stringData": {"team-a": "sk-another-key-of-a", "team-c": "sk-key-of-c-1"}})
     )
-    until(lambda: world.ask(key="sk-another-key-of-a").status == 200, "the new key", 10)
-    until(lambda: world.ask(key=TEAM_A).status == 401, "the old key", 10)
+    until(lambda: world.ask(key="sk-another-key-of-a").status == 200, "the new key")
+    until(lambda: world.ask(key=TEAM_A).status == 401, "the old key", AT_ONCE_S)
     # A consumer without a role is known, and may do nothing.
     assert world.ask(key="sk-key-of-c-1").status == 403
     public = {"x-data-classification": "Public"}
@@ -129,12 +129,12 @@ def test_what_is_missing_is_told_and_mended(world: RouteWorld) -> None:
     world.wait_backends()
     world.kubectl("label", "secret", "provider", "fairlead.dev/use-")
     public = {"x-data-classification": "Public"}
-    until(lambda: world.ask(model="public", headers=public).status == 503, "nothing is sent without consent", 10)
+    until(lambda: world.ask(model="public", headers=public).status == 503, "nothing is sent without consent", AT_ONCE_S)
     until(lambda: world.route_condition("ResolvedRefs").get("status") == "False", "it is told")
     assert "kubectl label secret provider" in world.route_condition("ResolvedRefs")["message"]
     assert world.ask().status == 200
     world.kubectl("label", "secret", "provider", "fairlead.dev/use=provider")
-    until(lambda: world.ask(model="public", headers=public).status == 200, "it is sent again", 10)
+    until(lambda: world.ask(model="public", headers=public).status == 200, "it is sent again")
 
 
 def test_deletion_leaves_nothing(world: RouteWorld) -> None:

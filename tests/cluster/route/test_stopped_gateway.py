@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from tests.cluster.operator_world import until
-from tests.cluster.route.world import ROUTE, RouteWorld, make_route
+from tests.cluster.route.world import AT_ONCE_S, ROUTE, RouteWorld, make_route
 
 from fairlead_cluster.endpoints import endpoints
 
@@ -36,7 +36,7 @@ def test_a_stopped_gateway_leaves_the_service_and_comes_back_narrowed(world: Rou
         world.apply(narrowed)
         until(lambda: ready_addresses(world) == {address_of(other)}, "it leaves the Service", LEAVES_WITHIN_S)
         print(f"left the Service after {time.monotonic() - since:.1f} s")
-        until(lambda: world.ask(model="public", headers=PUBLIC).status == 404, "the other one is narrowed", 10)
+        until(lambda: world.ask(model="public", headers=PUBLIC).status == 404, "the other one is narrowed", AT_ONCE_S)
         until(lambda: world.route()["status"]["gateways"] == "1/2", "status tells")
         assert world.route_condition("Programmed")["status"] == "True", "who is no longer ready holds nobody back"
         assert "1 of 2" in world.route_condition("Reconciling")["message"]

@@ -158,7 +158,7 @@ def test_tls_on_and_off_and_what_runs_meanwhile(world: RouteWorld) -> None:
     world.apply(make_tls_secret(world, issue(world, "first"), **LABELS))
     until(lambda: world.route()["status"]["endpoint"].startswith("https://"), "the endpoint", 20)
     world.wait_ready()
-    until(lambda: answers(world), "HTTPS answers", 10)
+    until(lambda: answers(world), "HTTPS answers")
     until(lambda: not set(plain) & {pod["metadata"]["uid"] for pod in world.gateways()}, "the plain pods are gone", 60)
     service = world.get(f"service/{ROUTE}-gateway")
     assert service is not None
@@ -167,5 +167,5 @@ def test_tls_on_and_off_and_what_runs_meanwhile(world: RouteWorld) -> None:
     world.apply(make_route(world.namespace, world.provider))  # without `gateway.tls`
     until(lambda: world.route()["status"]["endpoint"].startswith("http://"), "the endpoint", 20)
     world.wait_ready()
-    until(lambda: answers_plainly(world), "HTTP answers", 10)
+    until(lambda: answers_plainly(world), "HTTP answers")
     assert json.dumps(world.route()["status"]).count(SECRET) == 0

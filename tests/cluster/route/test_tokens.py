@@ -38,7 +38,7 @@ def test_tokens_by_a_config_map(world: RouteWorld) -> None:
 
     world.apply(make_config_map(world, old))
     until(lambda: world.ask(key=token).status == 200, "the token is let in", 20)
-    until(lambda: world.route_condition("ResolvedRefs")["status"] == "True", "it is told", 10)
+    until(lambda: world.route_condition("ResolvedRefs")["status"] == "True", "it is told")
     assert world.ask(key=make_token(old, "team-b"), model="public", headers=PUBLIC).status == 403, "by its own role"
     assert world.ask(key=make_token(old, exp=1)).status == 401
 

@@ -19,6 +19,8 @@ MODEL = "local-model"
 #: Canaries: the run's witness looks for them in all objects but Secrets, in logs and in metrics.
 TEAM_A, TEAM_B, PROVIDER_KEY = plant("sk-"), plant("sk-"), plant("sk-")
 READY_S = 60.0
+#: A second or two on an idle machine; what waited for a gateway that does not answer would take 30.
+AT_ONCE_S = 20.0
 CARD = "4111 1111 1111 1111"
 
 
