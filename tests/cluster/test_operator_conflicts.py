@@ -6,12 +6,13 @@ import copy
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.cluster.operator_world import QUIET_S, World, make_cr, until
+from tests.cluster.upgrade.builds import Edit, make_build
 
-from fairlead.runtime.leftbehind import LEFT_BEHIND_S
 from fairlead_cluster.cluster import OPERATOR_USER, LocalCluster
 
 pytestmark = pytest.mark.cluster
@@ -242,23 +243,47 @@ def test_a_storage_class_named_later_reaches_a_claim_that_has_none(world: World)
 
 
 HOLD = "example.com/hold"
+TOLD_AFTER_S, LEFT_BEHIND_S = 10.0, 6.0
+
+
+@pytest.fixture
+def hasty(world: World, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment of an operator that tells after ten seconds, not after a minute, and looks again after six. It runs in place of the
+    usual one. That the times are what they are is proved in fake time (tests/unit/runtime/test_left_behind.py)."""
+    build = make_build(
+        tmp_path / "hasty",
+        Edit("runtime/leftbehind.py", "TOLD_AFTER_S: Final = 60.0", f"TOLD_AFTER_S: Final = {TOLD_AFTER_S}"),
+        Edit("runtime/leftbehind.py", "LEFT_BEHIND_S: Final = 30.0", f"LEFT_BEHIND_S: Final = {LEFT_BEHIND_S}"),
+    )
+    environment = {"PYTHONPATH": str(build)}
+    start_again(world, environment)
+    yield environment
+    start_again(world, {})
+
+
+def start_again(world: World, environment: dict[str, str]) -> None:
+    world.cluster.stop_operator()
+    world.cluster.start_operator(env=environment)
+    world.cluster.wait_for_operator()
 
 
 @pytest.mark.long
-def test_what_a_predecessor_left_behind_is_told_of_after_a_minute_and_made_anew_when_it_goes(world: World) -> None:
+def test_what_a_predecessor_left_behind_is_told_of_after_a_while_and_made_anew_when_it_goes(
+    world: World, hasty: dict[str, str]
+) -> None:
     """A finalizer holds two objects; of one nobody tells the operator when it goes, since its labels are gone."""
     leave_two_objects_behind(world)
     world.apply(make_cr(world.namespace, "m", replicas=0))
     world.wait_observed("m")
     assert world.condition("m", "Reconciling")["reason"] != "WaitingForDeletion"
-    first = until(lambda: told_of(world, "Deployment/m "), "a minute is over", 90)
+    first = until(lambda: told_of(world, "Deployment/m "), "the time is over", 90)
     assert HOLD in first
     assert "Next: " in first
     assert world.condition("m", "Stalled")["status"] == "False"
     ready = world.condition("m", "Ready")
     assert (ready["status"], ready["reason"], ready["message"]) == ("False", "WaitingForDeletion", first)
     mark = world.mark()
-    time.sleep(LEFT_BEHIND_S + 5)  # it is looked at again within that time
+    time.sleep(2 * LEFT_BEHIND_S)  # it is looked at again within that time
     assert world.writes(mark) == [], "nothing changes, so nothing is written"
 
     world.patch("deployment/m", '{"metadata": {"finalizers": null}}')
@@ -268,8 +293,7 @@ def test_what_a_predecessor_left_behind_is_told_of_after_a_minute_and_made_anew_
     assert owned_by(world, "deployment/m") == owner["metadata"]["uid"]
     world.cluster.stop_operator()
     mark = world.mark()
-    world.cluster.start_operator()
-    world.cluster.wait_for_operator()
+    start_again(world, hasty)
     time.sleep(QUIET_S)
     assert world.writes(mark) == ["patch services m-pods: 409"], "status is right as it is"
 
