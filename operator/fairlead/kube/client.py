@@ -192,15 +192,14 @@ class ApiClient:
         namespace: str | None,
         *,
         label_selector: str | None = None,
+        name: str | None = None,
         metadata_only: bool = False,
     ) -> AsyncIterator[Page]:
-        """All objects, in chunks of one consistent snapshot. Raises Gone when it expired between two chunks."""
+        """All objects, or the one of this `name`, in chunks of one consistent snapshot. Raises Gone when it expired between two chunks."""
         accept = _METADATA_LIST if metadata_only else "application/json"
         token = ""
         while True:
-            params = {"limit": str(LIST_CHUNK_SIZE)}
-            if label_selector:
-                params["labelSelector"] = label_selector
+            params = {"limit": str(LIST_CHUNK_SIZE)} | _selectors(label_selector, name)
             if token:
                 params["continue"] = token
             _, answer = await self._request("GET", resource.path(namespace), params=params, accept=accept)
@@ -217,6 +216,7 @@ class ApiClient:
         *,
         resource_version: str,
         label_selector: str | None = None,
+        name: str | None = None,
         metadata_only: bool = False,
         is_known: IsKnown | None = None,
         on_begin: Callable[[], None] | None = None,
@@ -231,9 +231,7 @@ class ApiClient:
             "allowWatchBookmarks": "true",
             "resourceVersion": resource_version,
             "timeoutSeconds": str(WATCH_SERVER_TIMEOUT_S),
-        }
-        if label_selector:
-            params["labelSelector"] = label_selector
+        } | _selectors(label_selector, name)
         path = resource.path(namespace)
         headers = {"Accept": _METADATA if metadata_only else "application/json"}
         response = await self._send("GET", path, params=params, headers=headers, timeout=self._watch_timeout)
@@ -317,6 +315,12 @@ class ApiClient:
                     f"{method} {path.partition('?')[0]}: the session was renewed meanwhile"
                 ) from error
             raise
+
+
+def _selectors(label_selector: str | None, name: str | None) -> dict[str, str]:
+    """The right to list and to watch can be of one name only, if the request says so."""
+    named = {"fieldSelector": f"metadata.name={name}"} if name else {}
+    return named | ({"labelSelector": label_selector} if label_selector else {})
 
 
 def error_of(status: int, raw: bytes, headers: Mapping[str, str]) -> errors.ApiError:

@@ -42,30 +42,33 @@ class StreamObserver(Protocol):
 @dataclass(frozen=True, slots=True)
 class Selection:
     """What one informer watches. `namespace` None: all. `label_selector`: requirements `key`, `!key` and `key=value`, with commas.
-    `metadata_only`: the API server sends nothing else of the objects, so that what is in them is never here."""
+    `metadata_only`: the API server sends nothing else of the objects, so that what is in them is never here. `name`: only this one."""
 
     resource: Resource
     namespace: str | None = None
     label_selector: str | None = None
     metadata_only: bool = False
+    name: str | None = None
 
     def __str__(self) -> str:
+        if self.name is not None:
+            return f"{self.resource.plural} {self.name} in {self.namespace}"
         return self.resource.plural if self.namespace is None else f"{self.resource.plural} in {self.namespace}"
 
-    def covers(self, namespace: str, labels: Mapping[str, str]) -> bool:
-        """Whether an object of this kind there, with these labels, is shown by it."""
-        if self.namespace not in (None, namespace):
+    def covers(self, namespace: str, labels: Mapping[str, str], name: str = "") -> bool:
+        """Whether an object of this kind there, with these labels and this name, is shown by it."""
+        if self.namespace not in (None, namespace) or self.name not in (None, name):
             return False
         return all(
             _is_met(requirement, labels) for requirement in (self.label_selector or "").split(",") if requirement
         )
 
     def meets(self, other: Selection) -> bool:
-        """Whether the two may show objects of one kind and namespace by different labels."""
+        """Whether the two may show objects of one kind and namespace by different labels or names."""
         shares = self.resource == other.resource and (
             None in (places := {self.namespace, other.namespace}) or len(places) == 1
         )
-        return shares and self.label_selector != other.label_selector
+        return shares and (self.label_selector, self.name) != (other.label_selector, other.name)
 
 
 def _is_met(requirement: str, labels: Mapping[str, str]) -> bool:
@@ -147,6 +150,7 @@ class Informer:
             selection.resource,
             selection.namespace,
             label_selector=selection.label_selector,
+            name=selection.name,
             metadata_only=selection.metadata_only,
         ):
             self._heard()
@@ -169,6 +173,7 @@ class Informer:
             selection.namespace,
             resource_version=self._resource_version,
             label_selector=selection.label_selector,
+            name=selection.name,
             metadata_only=selection.metadata_only,
             is_known=self._is_known,
             on_begin=self._heard,  # where nothing happens there may be no bookmarks for longer than the probes are patient
@@ -194,10 +199,10 @@ class Informer:
         """Whether an object that a list of this selection did not show is one of another selection only. What no selection shows any
         more, because its labels were stripped, is dropped by whichever lists first."""
         labels = entry.load()["metadata"].get("labels") or {}
-        namespace = entry.key.namespace
-        if self.selection.covers(namespace, labels):
+        namespace, name = entry.key.namespace, entry.key.name
+        if self.selection.covers(namespace, labels, name):
             return False
-        return any(other.covers(namespace, labels) for other in self._others)
+        return any(other.covers(namespace, labels, name) for other in self._others)
 
     def _tell(self, change: Change) -> None:
         if change.is_meaningful:

@@ -187,11 +187,46 @@ def test_a_selection_knows_what_it_shows() -> None:
     assert both.covers(HOME, OURS)
     assert not both.covers(HOME, {**OURS, **ENGINE})
     assert Selection(SERVICE).covers("ml", {})
+    named = Selection(CONFIG_MAP, HOME, name="c")
+    assert named.covers(HOME, {}, "c")
+    assert not named.covers(HOME, {}, "d")
+    assert not named.covers("ml", {}, "c")
+    assert str(named) == "configmaps c in fairlead-system"
 
 
 def test_selections_meet_where_one_object_may_be_in_either_by_its_labels() -> None:
     assert MANAGED.meets(ENGINES)
     assert ENGINES.meets(MANAGED)
     assert not MANAGED.meets(MANAGED)
+    assert ENGINES.meets(Selection(CONFIG_MAP, HOME, name="c"))
+    assert Selection(CONFIG_MAP, HOME, name="c").meets(Selection(CONFIG_MAP, HOME, name="d"))
     assert not ENGINES.meets(Selection(CONFIG_MAP, "ml", MANAGED.label_selector))
     assert not MANAGED.meets(Selection(SERVICE, HOME, names.LABEL_ENGINE))
+
+
+async def test_one_that_is_watched_by_its_name_is_shown_alone_and_kept_by_those_who_list_others() -> None:
+    api, cache, changes = FakeApi(), Cache(), []
+    named = Selection(CONFIG_MAP, HOME, name="c")
+    async with serving(api) as (client, _):
+        loop = asyncio.get_running_loop()
+        informers = tuple(
+            Informer(client, cache, one, changes.append, clock=loop.time, others=(MANAGED, ENGINES, named))
+            for one in (MANAGED, ENGINES, named)
+        )
+        shared = Shared(api, cache, informers, changes)
+        for name, labels in (("a", OURS), ("b", ENGINE), ("c", {}), ("d", {})):
+            shared.put(name, labels)
+        tasks = [asyncio.create_task(informer.run()) for informer in informers]
+        try:
+            await until(lambda: all(informer.synced.is_set() for informer in informers))
+            assert shared.known == ["a", "b", "c"]
+            await until(lambda: len(api.streams) == len(informers))
+            await shared.list_again()
+            assert shared.known == ["a", "b", "c"]
+            shared.remove("c", tell=False)
+            await shared.list_again()
+            await until(lambda: shared.known == ["a", "b"])
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
