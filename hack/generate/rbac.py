@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from fairlead.api.names import GROUP, LLMDEPLOYMENTS, LLMROUTES
-from fairlead.kube.access import ACCESS, Access, Scope, make_policy_rules
+from fairlead.kube.access import ACCESS, LEASE_NAME, Access, Scope, make_policy_rules
 from hack.generate import GENERATED_NOTICE
 
 NAME = "fairlead"
@@ -55,7 +55,10 @@ def generate() -> dict[str, str]:
 
 def make_chart_access() -> list[Access]:
     """The table with the Lease's name as a template: in a chart it follows the release's name."""
-    return [replace(access, names=tuple(CHART_LEASE_NAME for _ in access.names)) for access in ACCESS]
+    return [
+        replace(access, names=tuple(CHART_LEASE_NAME if name == LEASE_NAME else name for name in access.names))
+        for access in ACCESS
+    ]
 
 
 def dump(value: Any) -> str:

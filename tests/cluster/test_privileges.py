@@ -26,7 +26,7 @@ NAME = "scoped"
 #: For operators under other accounts than the installed one, whose admission policies are in force in the whole cluster.
 MANAGES = {"apiGroups": ["fairlead.dev"], "resources": ["children"], "verbs": ["manage"]}
 PRUNED = ("persistentvolumeclaims", "poddisruptionbudgets", "networkpolicies")
-CHILDREN = ("deployments", "services", *PRUNED)
+CHILDREN = ("deployments", "services", "secrets", *PRUNED)
 
 
 @dataclass
@@ -96,7 +96,8 @@ def test_what_the_chart_grants_for_watched_namespaces_is_what_a_whole_life_needs
     worlds = [World(cluster, namespace) for namespace in installation.watched]
     storage = {"type": "PersistentVolumeClaim", "size": "1Gi"}
     for world in worlds:
-        world.apply(make_cr(world.namespace, "m", replicas=2, storage=storage, pod={"schedulerName": "frozen"}))
+        frozen = {"schedulerName": "frozen"}
+        world.apply(make_cr(world.namespace, "m", replicas=2, storage=storage, pod=frozen, encryption={}))
     for world in worlds:
         until(lambda world=world: all(world.names(kind) for kind in CHILDREN), "every kind of child")
         world.patch("service/m", '{"spec": {"selector": {"app": "mine"}}}')

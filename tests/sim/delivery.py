@@ -68,6 +68,7 @@ class Stream:
     cluster: SimCluster
     address: Address
     selector: str
+    field_selector: str
     manner: Manner
     since: int
     hold_s: float = 0.0
@@ -133,6 +134,8 @@ class Stream:
     def _event_of(self, entry: Entry) -> Event | None:
         """What the selection sees of it: an object whose label was stripped is gone."""
         if entry.key.kind != self.address.kind or self.address.namespace not in (None, entry.key.namespace):
+            return None
+        if self.field_selector not in ("", f"metadata.name={entry.key.name}"):
             return None
         was = entry.before is not None and entry.type != "ADDED" and selects(self.selector, entry.before)
         is_ = entry.after is not None and selects(self.selector, entry.after)

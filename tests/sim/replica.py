@@ -26,6 +26,7 @@ from fairlead.kube.client import ApiClient
 from fairlead.kube.session import Connection
 from fairlead.planning.plan import Plan
 from fairlead.runtime import decide
+from fairlead.runtime.authority import CertificateAuthority
 from fairlead.runtime.feed import CustomResourceFeed
 from fairlead.runtime.kinds import Kinds, by_name, make_llmdeployment
 from fairlead.runtime.main import Operator
@@ -123,8 +124,11 @@ class Replica:
         ]
         return found
 
-    def _make_kinds(self, config: OperatorConfig, cache: Cache, _: ApiClient) -> Kinds:
-        return by_name(make_llmdeployment(config, decide.DeploymentPlanner(config, cache, _SameProcess())))
+    def _make_kinds(self, config: OperatorConfig, cache: Cache, client: ApiClient) -> Kinds:
+        planner = decide.DeploymentPlanner(
+            config, cache, _SameProcess(), lambda: CertificateAuthority(config.namespace, cache, client)
+        )
+        return by_name(make_llmdeployment(config, planner))
 
     def _use_cluster_time(self) -> None:
         controller = self.operator.controller

@@ -174,6 +174,7 @@ class SimSession:
             self.cluster,
             request.address,
             request.params.get("labelSelector", ""),
+            request.params.get("fieldSelector", ""),
             self.manner,
             since,
             STALE_HOLD_S if stale else 0.0,

@@ -89,6 +89,7 @@ class Reason(StrEnum):
     STARTUP_TIMEOUT = "StartupTimeout"
     POD_CREATE_REFUSED = "PodCreateRefused"
     CHILD_REFUSED = "ChildRefused"
+    CERTIFICATE_NOT_ISSUED = "CertificateNotIssued"
     NO_PERMITTED_TARGET = "NoPermittedTarget"
     PROVIDER_REFUSED = "ProviderRefused"
     PATTERN_REFUSED = "PatternRefused"
@@ -249,6 +250,11 @@ REASON_DOCS: Final[Mapping[Reason, ReasonDoc]] = {
         "was deleted and another one takes its place. Streams through it were cut.",
         "If it happens again, look at the node of that pod: its kubelet does not bring changed ConfigMaps to pods, or the operator does"
         " not reach the pod's port `status`.",
+    ),
+    Reason.CERTIFICATE_NOT_ISSUED: ReasonDoc(
+        "The operator cannot issue or renew the certificate of the pods, because its certificate authority (Secret `fairlead-ca` in "
+        "its own namespace) cannot be made or used. A certificate that is there serves until it expires.",
+        "Do what the message says.",
     ),
     Reason.CHILD_REFUSED: ReasonDoc(
         "The API server refuses one of the children: missing rights, a policy or a quota. It is tried again after two seconds, and "

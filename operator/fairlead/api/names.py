@@ -31,6 +31,11 @@ LABEL_ENGINE: Final = f"{GROUP}/engine"  # on the ConfigMaps that override or ad
 MANAGED_BY: Final = "fairlead"
 COMPONENT_ENGINE: Final = "engine"
 COMPONENT_GATEWAY: Final = "gateway"
+COMPONENT_AUTHORITY: Final = "certificate-authority"
+
+#: The Secret in the operator's namespace by which it issues certificates, and who writes it.
+AUTHORITY_SECRET: Final = f"{MANAGED_BY}-ca"
+FIELD_MANAGER_AUTHORITY: Final = "fairlead-authority"
 
 #: Kinds of custom resources that own children, and the label on a child that says to which resource of the kind it belongs.
 OWNER_LABELS: Final = {LLMDEPLOYMENT: LABEL_LLMDEPLOYMENT, LLMROUTE: LABEL_LLMROUTE}
@@ -66,6 +71,9 @@ ANNOTATION_ROUTING: Final = f"{GROUP}/routing"
 
 #: On a gateway's pods: the Secret with whose certificate they serve; without it they serve plain HTTP.
 ANNOTATION_TLS: Final = f"{GROUP}/tls-secret"
+
+#: On the Secret with a certificate that fairlead issued: since when its ca.crt has all authorities that may sign it.
+ANNOTATION_TRUSTED_SINCE: Final = f"{GROUP}/trusted-since"
 
 #: On the cache claim: the storage class that fairlead asked for (absent: it left the choice to the cluster).
 ANNOTATION_STORAGE_CLASS: Final = f"{GROUP}/storage-class"
@@ -135,9 +143,19 @@ def cache_claim_name(name: str) -> str:
     return f"{name}-cache"
 
 
+def issued_certificate_name(name: str) -> str:
+    """The Secret with the certificate that fairlead issues for the pods. No other custom resource has a child of this name: none may be
+    called `<name>-pods`, and Secrets of gateways end otherwise."""
+    return f"{headless_service_name(name)}-tls"
+
+
 def possible_owner_names(child_name: str) -> tuple[str, ...]:
     """Names of the LLMDeployments that could plan a child of this name, whatever its kind."""
     return (
         child_name,
-        *(child_name.removesuffix(suffix) for suffix in ("-pods", "-cache") if child_name.endswith(suffix)),
+        *(
+            child_name.removesuffix(suffix)
+            for suffix in ("-pods", "-cache", "-pods-tls")
+            if child_name.endswith(suffix)
+        ),
     )

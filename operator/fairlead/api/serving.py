@@ -62,7 +62,7 @@ class InTransit(StrEnum):
 
 
 class CertificateSpec(ApiModel):
-    """The certificate that the engine pods show."""
+    """A certificate of one's own for the engine pods."""
 
     secret_name: Annotated[str, Field(min_length=1, max_length=253)]
     """A Secret of this namespace with tls.crt, tls.key and ca.crt, as cert-manager makes it, for the DNS name
@@ -76,8 +76,9 @@ class EncryptionSpec(ApiModel):
     in_transit: InTransit = InTransit.REQUIRED
     """Required: an Envoy beside the engine ends TLS, and the engine listens on the loopback address alone. Default:
     Required."""
-    certificate: CertificateSpec
-    """The certificate that the pods show. Required."""
+    certificate: CertificateSpec | None = None
+    """The certificate that the pods show. Absent: the operator issues one for the DNS name <name>.<namespace>.svc into the
+    Secret <name>-pods-tls, for 90 days, and renews it in time; the Secret's ca.crt verifies it."""
 
 
 class ProbeSpec(ApiModel):

@@ -3,7 +3,7 @@
 A right that is not listed here is not granted, and one that is listed has a reason beside it. There is no wildcard.
 
 Secrets: RBAC cannot limit a right to labels or to metadata. What fairlead asks for is the metadata of Secrets that are labelled for
-its use, its own ones, and by name the one that holds a route's clients. Pods get all others by reference.
+its use, its own ones, and by name the one that holds a route's clients and its own certificate authority. Pods get all others by reference.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from fairlead.api.names import PRUNED_KINDS
+from fairlead.api.names import AUTHORITY_SECRET, PRUNED_KINDS
 from fairlead.kube.resources import (
     CHILD_RESOURCES,
     CONFIG_MAP,
@@ -41,7 +41,8 @@ class Scope(StrEnum):
 class Access:
     """Verbs on one resource. `resource` is the plural as RBAC spells it, with a subresource behind a slash.
 
-    `names` limits the rule to objects of these names (not possible for create, list and watch).
+    `names` limits the rule to objects of these names: not possible for create, and for list and watch only where the request itself asks
+    for one name.
     """
 
     group: str
@@ -87,7 +88,8 @@ ACCESS: Final[tuple[Access, ...]] = (
         SECRET,
         "list watch create patch",
         Scope.WATCHED,
-        "children: who is let in by a gateway; metadata of those labelled for fairlead's use, and the one with a route's clients",
+        "children: who is let in by a gateway, and certificates that are issued; metadata of those labelled for fairlead's use, and the"
+        " one with a route's clients",
     ),
     *(
         _access(
@@ -97,6 +99,7 @@ ACCESS: Final[tuple[Access, ...]] = (
             f"children: cached, applied (a server-side apply that makes an object needs create too){_pruned(child)}",
         )
         for child in CHILD_RESOURCES
+        if child is not SECRET
     ),
     _access(POD, "list watch", Scope.WATCHED, "why a model is not serving yet: scheduling, image pulls, crashes"),
     _access(
@@ -110,6 +113,14 @@ ACCESS: Final[tuple[Access, ...]] = (
     ),
     _access(EVENT, "create", Scope.WATCHED, "one Event per transition"),
     _access(CONFIG_MAP, "list watch", Scope.OPERATOR, "engine definitions that add to or replace the built-in ones"),
+    _access(
+        SECRET,
+        "list watch patch",
+        Scope.OPERATOR,
+        "the certificate authority by which engine pods get theirs, asked for by its name",
+        names=(AUTHORITY_SECRET,),
+    ),
+    _access(SECRET, "create", Scope.OPERATOR, "the same; RBAC cannot limit create by name"),
     _access(LEASE, "create", Scope.OPERATOR, "leader election; RBAC cannot limit create by name"),
     _access(LEASE, "get update", Scope.OPERATOR, "leader election", names=(LEASE_NAME,)),
 )

@@ -44,7 +44,7 @@ LEASE: Final = Resource("Lease", "coordination.k8s.io/v1", "leases")
 EVENT: Final = Resource("Event", "events.k8s.io/v1", "events")
 
 #: Kinds that the plan of an LLMDeployment may hold as children: they are applied, watched and deleted.
-CHILD_RESOURCES: Final = (DEPLOYMENT, SERVICE, PERSISTENT_VOLUME_CLAIM, POD_DISRUPTION_BUDGET, NETWORK_POLICY)
+CHILD_RESOURCES: Final = (DEPLOYMENT, SERVICE, PERSISTENT_VOLUME_CLAIM, POD_DISRUPTION_BUDGET, NETWORK_POLICY, SECRET)
 #: The same of an LLMRoute.
 ROUTE_CHILD_RESOURCES: Final = (CONFIG_MAP, SECRET, SERVICE, NETWORK_POLICY, DEPLOYMENT, POD_DISRUPTION_BUDGET)
 BY_KIND: Final = {

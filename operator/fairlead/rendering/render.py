@@ -9,13 +9,21 @@ from datetime import datetime
 from typing import Any, Final
 
 from fairlead.api.conditions import ConditionType, Reason
-from fairlead.api.names import GROUP, LABEL_ENGINE, LLMDEPLOYMENT, LLMROUTE, headless_service_name
+from fairlead.api.names import (
+    GROUP,
+    LABEL_ENGINE,
+    LLMDEPLOYMENT,
+    LLMROUTE,
+    headless_service_name,
+    issued_certificate_name,
+)
 from fairlead.api.resource import Finding, LLMDeployment, LLMRoute
 from fairlead.api.validation import parse_llmdeployment, parse_llmroute
 from fairlead.engines.loader import EngineCatalog
 from fairlead.facts.observed import Observed, OperatorFacts
 from fairlead.planning.deployment import plan_deployment
 from fairlead.providers.loader import ProviderCatalog
+from fairlead.rendering.certificates import render_issued
 from fairlead.rendering.documents import Document
 from fairlead.rendering.raw import SchemasMissingError, find_raw_findings
 from fairlead.rendering.routes import RenderedRoute, render_route
@@ -159,7 +167,15 @@ def _render_one(
             result.notes.append(str(error))
     plan = plan_deployment(parsed, Observed(), engines, facts, now)
     findings += _find_refusal(plan.status)
-    return _Part([_plain(child.body) for child in plan.children], findings)
+    objects = [_plain(child.body) for child in plan.children]
+    if objects and parsed.spec.encryption is not None and parsed.spec.encryption.certificate is None:
+        objects.insert(0, render_issued(parsed.metadata))
+        if not findings:
+            name = issued_certificate_name(parsed.metadata.name)
+            result.notes.append(
+                f"{LLMDEPLOYMENT}/{parsed.metadata.name}: Secret/{name} is printed without the certificate"
+            )
+    return _Part(objects, findings)
 
 
 def _find_refusal(status: Mapping[str, Any]) -> list[Finding]:

@@ -20,9 +20,11 @@ from fairlead.engines.loader import Engine, EngineCatalog
 from fairlead.errors import EngineTemplateError
 from fairlead.facts.observed import Observed, OperatorFacts
 from fairlead.kube.cache import Cache
+from fairlead.kube.client import ApiClient
 from fairlead.kube.resources import CONFIG_MAP
 from fairlead.planning.deployment import Blueprint, Draw, draw_blueprint, plan_deployment, plan_invalid
 from fairlead.planning.plan import Plan
+from fairlead.runtime.certificates import Certificates, Issuer
 from fairlead.runtime.sandbox import Sandbox, SandboxError
 
 #: The one key of an engine's ConfigMap.
@@ -144,16 +146,24 @@ def _stop(source: str, reason: str) -> NoReturn:
 class DeploymentPlanner:
     """Plans LLMDeployments with the engines that the operator's namespace holds at that moment."""
 
-    def __init__(self, config: OperatorConfig, cache: Cache, sandbox: Sandbox) -> None:
+    def __init__(
+        self, config: OperatorConfig, cache: Cache, sandbox: Sandbox, make_issuer: Callable[[], Issuer]
+    ) -> None:
         self._namespace = config.namespace
         self._cache = cache
         self._specs = ParsedSpecs()
         self._blueprints = Blueprints()
         self._sandbox = sandbox
         self._facts = config.facts
+        self._certificates = Certificates(make_issuer)
 
     async def plan(self, raw: Mapping[str, Any], observed: Observed, now: datetime) -> Plan:
-        """The plan. Takes as long as the sandbox allows at most when the engine is somebody's own."""
+        """The plan. Takes as long as the sandbox allows at most when the engine is somebody's own. Keys of certificates are not among what
+        is planned with, so that no template comes near one."""
+        certificate = await self._certificates.prepare(raw, observed, now)
+        return certificate.complete(await self._plan(raw, certificate.show(observed), now))
+
+    async def _plan(self, raw: Mapping[str, Any], observed: Observed, now: datetime) -> Plan:
         overrides = self._overrides()
         engine = _engine_of(raw)
         if engine not in overrides:
@@ -198,6 +208,12 @@ def _engine_of(raw: Mapping[str, Any]) -> str:
     return str(engine.get("type", "")) if isinstance(engine, Mapping) else ""
 
 
-def make_planner(config: OperatorConfig, cache: Cache) -> DeploymentPlanner:
+def make_planner(config: OperatorConfig, cache: Cache, client: ApiClient) -> DeploymentPlanner:
     """What `fairlead run` decides with."""
-    return DeploymentPlanner(config, cache, Sandbox())
+
+    def make_issuer() -> Issuer:
+        from fairlead.runtime.authority import CertificateAuthority
+
+        return CertificateAuthority(config.namespace, cache, client)
+
+    return DeploymentPlanner(config, cache, Sandbox(), make_issuer)

@@ -29,6 +29,7 @@ from fairlead.kube.resources import (
 )
 from fairlead.planning.deployment.metadata import describe_taken
 from fairlead.planning.route import metadata as route_metadata
+from fairlead.runtime.certificates import is_issued_to
 from fairlead.runtime.decide import make_planner
 from fairlead.runtime.planner import Planner
 from fairlead.runtime.refusals import LLMDEPLOYMENT_PATHS, FieldPaths
@@ -93,7 +94,7 @@ def make_kinds(config: OperatorConfig, cache: Cache, client: ApiClient) -> Kinds
     """The kinds that `fairlead run` serves. Planners decide from the cache; the client is for one that must read beside it."""
     source = GatewaySource(GatewaySettings().status_port)
     return by_name(
-        make_llmdeployment(config, make_planner(config, cache)),
+        make_llmdeployment(config, make_planner(config, cache, client)),
         make_llmroute(config, RoutePlanner(config, cache, client, source)),
     )
 
@@ -107,7 +108,10 @@ def make_llmdeployment(config: OperatorConfig, planner: Planner) -> Kind:
         children=CHILD_RESOURCES,
         describe_taken=describe_taken,
         paths=LLMDEPLOYMENT_PATHS,
-        watches=(Selection(CONFIG_MAP, config.namespace, names.LABEL_ENGINE),),
+        watches=(
+            Selection(CONFIG_MAP, config.namespace, names.LABEL_ENGINE),
+            Selection(SECRET, config.namespace, name=names.AUTHORITY_SECRET, metadata_only=True),
+        ),
         concerned=partial(find_concerned_llmdeployments, config.namespace),
     )
 
@@ -131,14 +135,16 @@ def make_llmroute(config: OperatorConfig, planner: Planner) -> Kind:
     )
 
 
-def find_concerned_llmdeployments(engines_in: str, change: Change, cache: Cache) -> Iterator[ObjectKey]:
-    """Those whose engine's ConfigMap, in the namespace `engines_in`, changed; and those whose plan left a name alone that is free now,
-    because the object was somebody else's."""
+def find_concerned_llmdeployments(home: str, change: Change, cache: Cache) -> Iterator[ObjectKey]:
+    """Those whose engine's ConfigMap, in the operator's namespace `home`, changed; all with certificates by its authority when that
+    changed; and those whose plan left a name alone that is free now, because the object was somebody else's."""
     entry = change.after or change.before
     if entry is None:
         return
-    if entry.key.kind == CONFIG_MAP.kind and entry.key.namespace == engines_in:
+    if entry.key.kind == CONFIG_MAP.kind and entry.key.namespace == home:
         yield from _find_users_of_engines(_read_engine_labels(change), cache)
+    elif entry.key == ObjectKey(SECRET.kind, home, names.AUTHORITY_SECRET):
+        yield from _find_issued(cache)
     elif change.after is None and any(entry.key.kind == child.kind for child in CHILD_RESOURCES):
         for name in names.possible_owner_names(entry.key.name):
             yield ObjectKey(LLMDEPLOYMENT.kind, entry.key.namespace, name)
@@ -155,6 +161,13 @@ def _find_users_of_engines(engines: set[str], cache: Cache) -> Iterator[ObjectKe
     for key in cache.keys(LLMDEPLOYMENT.kind) if engines else ():
         entry = cache.get(key)
         if entry is not None and ((entry.load().get("spec") or {}).get("engine") or {}).get("type") in engines:
+            yield key
+
+
+def _find_issued(cache: Cache) -> Iterator[ObjectKey]:
+    for key in cache.keys(LLMDEPLOYMENT.kind):
+        entry = cache.get(key)
+        if entry is not None and is_issued_to(entry.load()):
             yield key
 
 

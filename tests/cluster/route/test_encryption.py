@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import base64
+import json
+import socket
 import ssl
-from typing import Any
+import threading
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
 
 import httpx
 import pytest
-from tests.cluster.operator_world import until
+from tests.cluster.operator_world import QUIET_S, until
 from tests.cluster.route.world import (
     AT_ONCE_S,
     ROUTE,
@@ -20,6 +26,8 @@ from tests.cluster.route.world import (
     make_secret,
 )
 
+from fairlead.facts.certificates import KeyPair, WantedCertificate
+from fairlead.runtime.issuing import issue_certificate
 from fairlead_cluster.certificates import Authority, Issued
 
 pytestmark = pytest.mark.cluster
@@ -27,6 +35,8 @@ pytestmark = pytest.mark.cluster
 Json = dict[str, Any]
 AUTHORITY = Authority("engines-ca")
 SECRET = "llama-tls"
+#: In which the node stand-in has brought a changed Secret to every pod, and Envoy has read it.
+PROJECTED_S = 5.0
 RESTRICTED = "Where is project bluebird?"
 CONFIDENTIAL = "Pay with 4111 1111 1111 1111"
 ENCRYPTION: Json = {"encryption": {"certificate": {"secretName": SECRET}}}
@@ -136,6 +146,137 @@ def records(world: RouteWorld) -> int:
     """Engine pods that may write requests into their log; one that ends counts as long as it is there."""
     pods = [world.get(name) or {"metadata": {}} for name in world.engines()]
     return sum("fairlead.dev/records-requests" in (pod["metadata"].get("annotations") or {}) for pod in pods)
+
+
+ISSUED = "llama-pods-tls"
+AUTHORITY_SECRET, HOME = "fairlead-ca", "fairlead-system"
+
+
+def read_secret(world: RouteWorld, name: str, namespace: str | None = None) -> dict[str, str]:
+    """Its values, {} where it is not there."""
+    where = f"--namespace={namespace or world.namespace}"
+    done = world.cluster.kubectl.run("get", "secret", name, where, "-o", "json")
+    data = json.loads(done.stdout)["data"] if done.returncode == 0 else {}
+    return {key: base64.b64decode(value).decode() for key, value in data.items()}
+
+
+def age(world: RouteWorld) -> str:
+    """Put a certificate by the operator's authority into the Secret that has lived most of its life. Returns it."""
+    secret = read_secret(world, AUTHORITY_SECRET, HOME)
+    now = datetime.now(UTC)
+    names = (f"llama.{world.namespace}.svc",)
+    wanted = WantedCertificate(names, now - timedelta(days=80), now + timedelta(days=10))
+    old = issue_certificate(wanted, KeyPair(secret["tls.crt"], secret["tls.key"]))
+    values = {"tls.crt": old.certificate, "tls.key": old.key}
+    data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
+    settled = {"fairlead.dev/trusted-since": "2026-01-01T00:00:00Z"}
+    world.patch(f"secret/{ISSUED}", json.dumps({"data": data, "metadata": {"annotations": settled}}))
+    return old.certificate
+
+
+def settle(world: RouteWorld) -> None:
+    """As if minutes had gone by."""
+    settled = {"fairlead.dev/trusted-since": "2026-01-01T00:00:00Z"}
+    world.patch(f"secret/{ISSUED}", json.dumps({"metadata": {"annotations": settled}}))
+
+
+@dataclass
+class Load:
+    """Restricted requests, one after the other, in a thread of their own; and new connections to the pod, since gateways keep theirs."""
+
+    world: RouteWorld
+    statuses: list[int] = field(default_factory=list)
+    connections: list[str] = field(default_factory=list)
+    ending: threading.Event = field(default_factory=threading.Event)
+
+    def __enter__(self) -> Self:
+        self.address = engine(self.world)["status"]["podIP"]
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ending.set()
+        self.thread.join()
+
+    def _run(self) -> None:
+        while not self.ending.wait(0.05):
+            self.statuses.append(self.world.ask(RESTRICTED, key=TEAM_B).status)
+            self.connections.append(self._connect())
+
+    def _connect(self) -> str:
+        """What becomes of a handshake with the pod by whoever has the authorities of this moment."""
+        trusted = ssl.create_default_context(cadata=read_secret(self.world, ISSUED)["ca.crt"])
+        try:
+            with (
+                socket.create_connection((self.address, 8443), timeout=5) as plain,
+                trusted.wrap_socket(plain, server_hostname=f"llama.{self.world.namespace}.svc") as encrypted,
+            ):
+                return str(encrypted.version())
+        except OSError as error:
+            return repr(error)
+
+
+def der(pem: str) -> str:
+    return ssl.PEM_cert_to_DER_cert(pem).hex()
+
+
+def test_a_certificate_is_issued_renewed_and_outlives_its_authority(world: RouteWorld) -> None:
+    world.apply(
+        make_secret(world.namespace, "clients", {"team-a": TEAM_A, "team-b": TEAM_B}, use="clients"),
+        world.provider_secret(),
+        make_secret(world.namespace, "provider-ca", {"ca.crt": world.ca}),
+        make_deployment(world.namespace, encryption={}),
+        make_restricted_route(world),
+    )
+    world.wait_backends()
+    assert world.ask(RESTRICTED, key=TEAM_B).status == 200
+    first = read_secret(world, ISSUED)
+    assert shown(world) == der(first["tls.crt"])
+    authority = read_secret(world, AUTHORITY_SECRET, HOME)
+    assert first["ca.crt"] == authority["ca.crt"]
+    before = {pod["metadata"]["uid"] for pod in [engine(world), *world.gateways()]}
+
+    # Nothing to do, nothing sent.
+    mark = world.mark()
+    world.patch("llmdeployment/llama", '{"metadata": {"annotations": {"note": "look"}}}')
+    time.sleep(QUIET_S)
+    assert world.writes(mark) == []
+
+    with Load(world) as load:
+        # It has lived for most of its life: another one comes, at once, and is taken without a restart.
+        known = (first["tls.crt"], age(world))
+        until(lambda: read_secret(world, ISSUED)["tls.crt"] not in known, "renewed", 30)
+        renewed = read_secret(world, ISSUED)
+        until(lambda: shown(world) == der(renewed["tls.crt"]), "the renewed certificate is shown", 120)
+
+        # Somebody deletes the authority: another one is made, and comes to be trusted beside the one before.
+        world.cluster.kubectl("delete", "secret", AUTHORITY_SECRET, f"--namespace={HOME}")
+        until(lambda: read_secret(world, AUTHORITY_SECRET, HOME), "a new authority is made", 30)
+        other = read_secret(world, AUTHORITY_SECRET, HOME)
+        assert other["tls.crt"] != authority["tls.crt"]
+        both = other["tls.crt"] + authority["tls.crt"]
+        until(lambda: read_secret(world, ISSUED)["ca.crt"] == both, "both are trusted", 30)
+        assert read_secret(world, ISSUED)["tls.crt"] == renewed["tls.crt"]
+        time.sleep(PROJECTED_S)
+        # When that has settled, there is a certificate by the new one, and then only that is trusted.
+        settle(world)
+        until(lambda: read_secret(world, ISSUED)["tls.crt"] != renewed["tls.crt"], "issued by the new one", 30)
+        last = read_secret(world, ISSUED)
+        assert last["ca.crt"] == both
+        until(lambda: shown(world) == der(last["tls.crt"]), "that is shown", 120)
+        time.sleep(PROJECTED_S)
+        settle(world)
+        until(lambda: read_secret(world, ISSUED)["ca.crt"] == other["tls.crt"], "the old one is trusted no more", 30)
+        time.sleep(PROJECTED_S)
+    assert len(load.statuses) > 20
+    assert (set(load.statuses), set(load.connections)) == ({200}, {"TLSv1.3"})
+    assert {pod["metadata"]["uid"] for pod in [engine(world), *world.gateways()]} == before
+
+    # A Secret that is deleted comes back.
+    world.kubectl("delete", "secret", ISSUED)
+    until(lambda: read_secret(world, ISSUED), "it is issued anew", 30)
+    until(lambda: world.ask(RESTRICTED, key=TEAM_B).status == 200, "it serves", 60)
 
 
 def test_pods_with_a_certificate_of_somebody_else_get_nothing(world: RouteWorld) -> None:

@@ -301,7 +301,10 @@ def test_another_release_name_changes_all_names_and_the_lease(helm: Helm) -> Non
     (deployment,) = of_kind(objects, "Deployment")
     assert "--lease-name=second-fairlead" in deployment["spec"]["template"]["spec"]["containers"][0]["args"]
     limited = [rule for one in of_kind(objects, "Role") for rule in one["rules"] if "resourceNames" in rule]
-    assert [rule["resourceNames"] for rule in limited] == [["second-fairlead"]]
+    assert [(rule["resources"], rule["resourceNames"]) for rule in limited] == [
+        (["secrets"], ["fairlead-ca"]),
+        (["leases"], ["second-fairlead"]),
+    ]
 
 
 def test_arguments_are_what_the_operator_takes(helm: Helm) -> None:

@@ -74,6 +74,19 @@ def test_only_the_proxy_mounts_the_key() -> None:
     assert users == {"tls"}
 
 
+@pytest.mark.parametrize("encryption", [{}, {"inTransit": "Required"}, {"certificate": None}])
+def test_without_a_certificate_pods_and_gateways_mount_the_one_that_is_issued(encryption: Json) -> None:
+    spec = {"encryption": encryption}
+    (volume,) = [one for one in pod_of(make(**spec))["volumes"] if one["name"] == "fairlead-tls"]
+    raw = make_resource("vllm", {"spec": spec})
+    name = f"{raw['metadata']['name']}-pods-tls"
+    assert volume["secret"]["secretName"] == name
+    found = describe_deployment(raw, {"name": "https", "port": 8443}, ())
+    assert (found.certificate_secret, found.is_encrypted) == (name, True)
+    named = make(encryption={"certificate": {"secretName": name}})
+    assert pod_of(make(**spec)) == pod_of(named), "all else is the same"
+
+
 def test_services_policy_and_endpoint_speak_of_tls() -> None:
     plan = make(**ENCRYPTION)
     for child in plan.children:

@@ -122,7 +122,10 @@ def test_every_valid_object_is_rendered_or_refused_by_its_engine_alone(render: A
         assert result.status == 1
         assert result.err.startswith("LLMDeployment/own: spec.engine.type: There is no engine 'acme-engine'")
     else:
-        assert (result.status, result.err) == (0, "")
+        encryption = case.resource["spec"].get("encryption")
+        is_issued = encryption is not None and encryption.get("certificate") is None
+        assert (result.status, bool(result.err)) == (0, is_issued)
+        assert ("is printed without the certificate" in result.err) is is_issued
         assert "Deployment" in result.kinds
 
 
@@ -192,6 +195,18 @@ def test_numeric_secret_is_not_repeated(render: Any, tmp_path: Path) -> None:
     result = render("-f", write(tmp_path / "a.yaml", make_resource("vllm", {"spec": {"engine": engine}})))
     assert result.status == 1
     assert "987654321" not in result.err
+
+
+def test_an_issued_certificate_is_printed_as_what_it_is_not(render: Any, tmp_path: Path) -> None:
+    encrypted = make_resource("vllm", {"spec": {"encryption": {}}})
+    name = f"{encrypted['metadata']['name']}-pods-tls"
+    result = render("-f", write(tmp_path / "in.yaml", encrypted))
+    assert result.status == 0
+    secret = result.objects[0]
+    assert (secret["metadata"]["name"], secret["type"]) == (name, "kubernetes.io/tls")
+    assert set(secret["stringData"].values()) == {"not shown: the operator issues it"}
+    assert "data" not in secret
+    assert f"Secret/{name} is printed without the certificate" in result.err
 
 
 def test_same_object_twice_is_told(render: Any, tmp_path: Path) -> None:

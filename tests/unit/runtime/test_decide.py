@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.planning.authorities import LocalAuthority
 
 from fairlead.config import make_config
 from fairlead.facts.observed import Observed, OperatorFacts
 from fairlead.kube.cache import Cache
 from fairlead.planning.plan import Plan
+from fairlead.runtime.certificates import Certificates
 from fairlead.runtime.decide import ENGINE_KEY, DeploymentPlanner, decide
 from fairlead.runtime.sandbox import Sandbox
 
@@ -62,7 +64,7 @@ async def planning(*maps: dict[str, Any], time_limit_s: float = 1.0) -> AsyncIte
     cache = Cache()
     for config_map in maps:
         cache.put(config_map, "ConfigMap")
-    planner = DeploymentPlanner(make_config({}, {}), cache, Sandbox(time_limit_s=time_limit_s))
+    planner = DeploymentPlanner(make_config({}, {}), cache, Sandbox(time_limit_s=time_limit_s), LocalAuthority)
     try:
         yield planner, cache
     finally:
@@ -80,6 +82,40 @@ async def test_a_built_in_engine_is_planned_here() -> None:
         assert plan == decide(cr(), Observed(), {}, OperatorFacts(), NOW)
         assert planner._sandbox._process is None
         assert stalled(plan)[0] == "NotStalled"
+
+
+async def test_a_certificate_is_there_before_the_pods_and_its_key_is_never_in_the_sandbox() -> None:
+    async with planning(engine_map(MINE)) as (planner, _):
+        sandboxed: list[Observed] = []
+        decide_there = planner._sandbox.decide
+
+        async def spy(raw: Any, observed: Observed, *more: Any) -> Plan:
+            sandboxed.append(observed)
+            return await decide_there(raw, observed, *more)
+
+        planner._sandbox.decide = spy  # type: ignore[method-assign]
+        for engine in ("vLLM", "Mine"):
+            plan = await planner.plan(cr(engine, encryption={}), Observed(), NOW)
+            first = plan.children[0]
+            assert str(first.key) == f"Secret/{cr()['metadata']['name']}-pods-tls"
+            again = await planner.plan(cr(engine, encryption={}), Observed({first.key: first.body}), NOW)
+            assert again.children[0] == first
+        assert [len(one.children) for one in sandboxed] == [0, 0]
+
+
+async def test_without_an_authority_status_says_so_and_everything_else_is_applied() -> None:
+    async with planning() as (planner, _):
+        authority = LocalAuthority()
+        authority.problem = "Secret fairlead-ca is broken. Next: mend it."
+        planner._certificates = Certificates(lambda: authority)
+        plan = await planner.plan(cr(encryption={}), Observed(), NOW)
+        assert {child.key.kind for child in plan.children} >= {"Deployment", "Service"}
+        assert stalled(plan) == (
+            "CertificateNotIssued",
+            "The certificate of the pods is not issued: Secret fairlead-ca is broken. Next: mend it.",
+        )
+        assert plan.requeue_after_s is not None
+        assert plan.requeue_after_s <= 60
 
 
 async def test_an_invalid_resource_is_planned_as_such() -> None:

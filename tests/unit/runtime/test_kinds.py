@@ -278,6 +278,22 @@ def test_an_engines_config_map_concerns_those_who_use_the_engine_that_it_had_or_
     assert concerned(cache.remove(entry.key, entry.uid, 3), cache) == {"b"}
 
 
+@pytest.mark.parametrize(
+    ("name", "namespace", "whom"),
+    [("fairlead-ca", "fairlead-system", {"d"}), ("fairlead-ca", "ml", set()), ("other", "fairlead-system", set())],
+)
+def test_the_authority_concerns_those_who_have_certificates_by_it(name: str, namespace: str, whom: set[str]) -> None:
+    cache = filled()
+    for issued, encryption in (("d", {}), ("e", {"certificate": {"secretName": "own"}})):
+        resource = llmdeployment(issued, "mine")
+        resource["spec"]["encryption"] = encryption
+        cache.put(resource)
+    metadata = {"name": name, "namespace": namespace, "uid": "s", "resourceVersion": "1"}
+    assert concerned(cache.put({"kind": "PartialObjectMetadata", "metadata": metadata}, "Secret"), cache) == whom
+    gone = concerned(cache.remove(ObjectKey("Secret", namespace, name), "s", 2), cache)
+    assert gone - {name} == whom
+
+
 @pytest.mark.parametrize(("labels", "namespace"), [({}, "fairlead-system"), ({names.LABEL_ENGINE: "mine"}, "ml")])
 def test_no_other_config_map_concerns_any(labels: dict[str, str], namespace: str) -> None:
     cache = filled()
@@ -290,6 +306,8 @@ def test_a_name_that_is_free_concerns_those_who_could_plan_it() -> None:
     service = {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {}}
     assert concerned(cache.put(service), cache) == set()
     assert concerned(cache.remove(ObjectKey("Service", "ml", "a-pods"), "s", 2), cache) == {"a-pods", "a"}
+    cache.put({**service, "kind": "Secret", "metadata": {**metadata, "name": "a-pods-tls"}})
+    assert concerned(cache.remove(ObjectKey("Secret", "ml", "a-pods-tls"), "s", 2), cache) == {"a-pods-tls", "a"}
     assert concerned(cache.remove(ObjectKey(names.LLMDEPLOYMENT, "ml", "a"), "a", 2), cache) == set()
     nothing = cache.remove(ObjectKey("Service", "ml", "never"), "s", 2)
     assert list(find_concerned_llmdeployments("fairlead-system", nothing, cache)) == []

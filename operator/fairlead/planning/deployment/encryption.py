@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import orjson
 
-from fairlead.api.names import ANNOTATION_RECORDS, GROUP
+from fairlead.api.names import ANNOTATION_RECORDS, GROUP, issued_certificate_name
 from fairlead.errors import RenderError
 from fairlead.gateway.envoy.certificate import CERTIFICATE_FILE, make_certificate_source
 from fairlead.gateway.envoy.terminator import make_terminator
@@ -113,6 +113,8 @@ def make_tls_volumes(serving: Serving) -> list[Json]:
     if encryption is None:
         return []
     items = [{"key": key, "path": key} for key in ("tls.crt", "tls.key")]
-    secret = {"secretName": encryption.certificate.secret_name, "defaultMode": 0o440, "items": items}
+    own = encryption.certificate
+    name = own.secret_name if own is not None else issued_certificate_name(serving.name)
+    secret = {"secretName": name, "defaultMode": 0o440, "items": items}
     said = {"path": CERTIFICATE_FILE, "fieldRef": {"fieldPath": f"metadata.annotations['{_ANNOTATION}']"}}
     return [{"name": _CERTIFICATE, "secret": secret}, {"name": _SOURCE, "downwardAPI": {"items": [said]}}]

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from fairlead.api.llmdeployment import LLMDeploymentSpec
-from fairlead.api.names import ANNOTATION_HOSTS, ANNOTATION_RECORDS, LABEL_USE
+from fairlead.api.names import ANNOTATION_HOSTS, ANNOTATION_RECORDS, LABEL_USE, issued_certificate_name
 from fairlead.api.resource import LLMDeployment
 from fairlead.api.validation import parse_llmdeployment
 from fairlead.facts.route import LocalDeployment, SecretFacts
@@ -49,7 +49,7 @@ def describe_deployment(
         is_confidential=not leak,
         why_not=leak,
         is_tls=is_tls,
-        certificate_secret=_read_certificate_secret(spec),
+        certificate_secret=_read_certificate_secret(name, spec),
         is_encrypted=not plain,
         why_not_encrypted=plain,
     )
@@ -74,10 +74,14 @@ def _find_earlier(found: Iterable[tuple[str, str]]) -> str:
     return next((f"pod {name} is of an earlier spec: {said}" for name, said in found if said), "")
 
 
-def _read_certificate_secret(spec: Mapping[str, Any]) -> str:
+def _read_certificate_secret(name: str, spec: Mapping[str, Any]) -> str:
     """Of a spec that need not be valid: what runs goes on running."""
     encryption = spec.get("encryption")
-    certificate = encryption.get("certificate") if isinstance(encryption, Mapping) else None
+    if not isinstance(encryption, Mapping):
+        return ""
+    certificate = encryption.get("certificate")
+    if certificate is None:
+        return issued_certificate_name(name)
     return str(certificate.get("secretName") or "") if isinstance(certificate, Mapping) else ""
 
 
