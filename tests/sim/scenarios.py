@@ -19,6 +19,9 @@ _ENGINES = Path(__file__).parents[2] / "operator" / "fairlead" / "engines"
 
 #: When an operator that was started anew meanwhile has told of what a predecessor left behind.
 TOLD_S = 80.0
+#: Longer than certificates take to follow an authority that was lost, in all of their steps.
+FOLLOWED_S = 1000.0
+ISSUED = f"{NAME}-pods-tls"
 SERVES, FAILED, WORKS, GONE = "Current", "Failed", "InProgress", None
 
 
@@ -186,6 +189,14 @@ def _strip_hash(live: Json) -> None:
 
 def _open_policy(live: Json) -> None:
     live["spec"]["ingress"] = [{}]
+
+
+def _lose_key(live: Json) -> None:
+    live["data"]["tls.key"] = ""
+
+
+def delete_authority(cluster: SimCluster) -> None:
+    cluster.delete(USER, "Secret", OPERATOR_NAMESPACE, "fairlead-ca")
 
 
 CLAIM = {"type": "PersistentVolumeClaim", "size": "10Gi"}
@@ -392,6 +403,15 @@ SCENARIOS = (
             CREATE,
             Step("broken", edit(engine={"type": "Ollama", "image": "example.com/broken:0.33.0"}), FAILED),
             Step("back", edit(engine={"type": "Ollama"})),
+        ),
+    ),
+    Scenario(
+        "a certificate",
+        (
+            Step("create", create(encryption={})),
+            Step("its Secret goes", delete_child("Secret", ISSUED)),
+            Step("its key is lost", drift("Secret", ISSUED, _lose_key)),
+            Step("the authority goes", delete_authority, passing=True, quiet_s=FOLLOWED_S),
         ),
     ),
     Scenario(

@@ -167,8 +167,9 @@ class Stage:
         return replica
 
     async def settle(self, quiet_s: float = QUIET_S, limit_s: float = CONVERGES_WITHIN_S) -> tuple[bool, int]:
-        """Wait until nothing has changed for `quiet_s`. Returns whether it came to that, and how many writes there were then."""
-        deadline = self.cluster.clock() + limit_s
+        """Wait until nothing has changed for `quiet_s`, three times as long as that if need be. Returns whether it came to that, and how
+        many writes there were then."""
+        deadline = self.cluster.clock() + max(limit_s, 3 * quiet_s)
         last_version, since, writes = self._news(), self.cluster.clock(), len(self.cluster.writes)
         while self.cluster.clock() < deadline:
             await asyncio.sleep(1.0)
