@@ -14,6 +14,7 @@ from fairlead.api.resource import Metadata
 from fairlead.facts.certificates import Authority, KeyPair, WantedCertificate
 from fairlead.facts.observed import ApplyFailure, ObjectKey, Observed
 from fairlead.kube.resources import SECRET
+from fairlead.planning.ownership import is_ours
 from fairlead.planning.plan import Child, Plan
 
 __all__ = ["Certificates", "Issuer", "Prepared", "is_issued_to"]
@@ -75,6 +76,14 @@ def is_issued_to(raw: Mapping[str, Any]) -> bool:
     return isinstance(encryption, Mapping) and encryption.get("certificate") is None
 
 
+def _names(raw: Mapping[str, Any], secret: str) -> bool:
+    """Whether it names this one as if it were its own: what was issued before goes on being renewed."""
+    spec = raw.get("spec")
+    encryption = spec.get("encryption") if isinstance(spec, Mapping) else None
+    certificate = encryption.get("certificate") if isinstance(encryption, Mapping) else None
+    return isinstance(certificate, Mapping) and certificate.get("secretName") == secret
+
+
 class Certificates:
     """For all LLMDeployments. The issuer is made, and what reads certificates imported, with the first that needs it: that takes some
     megabytes, which most installations need not spend."""
@@ -87,12 +96,13 @@ class Certificates:
     async def prepare(self, raw: Mapping[str, Any], observed: Observed, now: datetime) -> Prepared:
         """What this pass writes and tells of the certificate. Raises ApiError when the authority cannot be read now."""
         metadata = Metadata.of(raw)
-        if not is_issued_to(raw) or metadata.deletion_timestamp:
+        key = ObjectKey(SECRET.kind, metadata.namespace, issued_certificate_name(metadata.name))
+        live = observed.children.get(key)
+        is_wanted = is_issued_to(raw) or (live is not None and is_ours(live, metadata) and _names(raw, key.name))
+        if not is_wanted or metadata.deletion_timestamp:
             return Prepared()
         from fairlead.planning.deployment.issuing import make_certificate_child, plan_certificate
 
-        key = ObjectKey(SECRET.kind, metadata.namespace, issued_certificate_name(metadata.name))
-        live = observed.children.get(key)
         plan = plan_certificate(metadata, live, await self._issuer().read(now), now)
         pair = plan.kept
         if plan.is_change:

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import httpx
 import pytest
+from tests.canaries import search_files, search_objects
 from tests.cluster.operator_world import QUIET_S, until
 from tests.cluster.route.world import (
     AT_ONCE_S,
@@ -272,6 +273,15 @@ def test_a_certificate_is_issued_renewed_and_outlives_its_authority(world: Route
     assert len(load.statuses) > 20
     assert (set(load.statuses), set(load.connections)) == ({200}, {"TLSv1.3"})
     assert {pod["metadata"]["uid"] for pod in [engine(world), *world.gateways()]} == before
+
+    # Keys are in Secrets and nowhere else.
+    keys = [one["tls.key"].splitlines()[1] for one in (first, renewed, last, authority, other)]
+    keys += [
+        base64.b64encode(one["tls.key"].encode()).decode()[60:120] for one in (first, renewed, last, authority, other)
+    ]
+    assert search_objects(world.cluster.kubectl, also=keys) == []
+    logs = [path for path in world.cluster.logs_dir.glob("*.log") if not path.name.startswith("etcd")]
+    assert search_files(logs, also=keys) == []
 
     # A Secret that is deleted comes back.
     world.kubectl("delete", "secret", ISSUED)

@@ -181,6 +181,19 @@ async def test_what_is_written_is_forgotten_here_and_costs_nothing_more() -> Non
     assert not certificates._pending
 
 
+async def test_one_that_was_issued_and_is_named_now_goes_on_being_renewed() -> None:
+    certificates = Certificates(lambda: LocalAuthority(NOW))
+    body = body_of((await certificates.prepare(make_raw(), Observed(), NOW)).child)
+    raw, then = make_raw(encryption={"certificate": {"secretName": LEAF.name}}), NOW + timedelta(days=61)
+    renewed = await certificates.prepare(raw, Observed(children={LEAF: body}), then)
+    assert body_of(renewed.child)["data"]["tls.crt"] != body["data"]["tls.crt"]
+    somebodys = {**body, "metadata": {**body["metadata"], "ownerReferences": []}}
+    for live in ({LEAF: somebodys}, {}):
+        assert (await certificates.prepare(raw, Observed(children=live), then)).child is None
+    other = make_raw(encryption={"certificate": {"secretName": "other"}})
+    assert (await certificates.prepare(other, Observed(children={LEAF: body}), then)).child is None
+
+
 async def test_a_renewal_that_fails_is_repeated_too() -> None:
     authority = LocalAuthority(NOW)
     certificates = Certificates(lambda: authority)
