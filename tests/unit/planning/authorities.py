@@ -66,15 +66,15 @@ def live_for(
     start: datetime,
     duration: timedelta,
     step: timedelta = timedelta(minutes=1),
-) -> list[Json]:
-    """Every Secret from then on, one after the other, when passes come in steps."""
-    seen: list[Json] = []
+) -> list[tuple[datetime, Json]]:
+    """Every Secret from then on, and since when, if passes come in steps."""
+    seen: list[tuple[datetime, Json]] = []
     now = start
     while now < start + duration:
         body = carry_out(owner, plan_certificate(owner, live, authority.now, now), authority)
         assert body is not None
         if body != live:
-            seen.append(body)
+            seen.append((now, body))
             live = body
         now += step
     return seen

@@ -130,7 +130,7 @@ def test_it_is_renewed_at_two_thirds_of_its_life_and_not_all_at_once(authority: 
 def test_it_is_renewed_once(authority: LocalAuthority) -> None:
     body = issued(authority)
     later = NOW + 61 * DAY
-    (renewed,) = live_for(OWNER, body, authority, later, 40 * DAY, timedelta(hours=1))
+    ((_, renewed),) = live_for(OWNER, body, authority, later, 40 * DAY, timedelta(hours=1))
     assert leaf_of(renewed) != leaf_of(body)
     assert trusted_by(renewed) == trusted_by(body)
     assert decode(renewed)["tls.key"] != decode(body)["tls.key"]
@@ -189,19 +189,22 @@ def test_a_time_of_the_future_does_not_stop_renewals(authority: LocalAuthority) 
 # --- the authority changes
 
 
-def check_order(before: Json, seen: list[Json], authority: LocalAuthority) -> None:
-    """Pods and gateways take each Secret minutes apart: whatever two that follow each other hold must work together."""
-    for first, second in zip([before, *seen], seen, strict=False):
-        for shown, checked in ((first, second), (second, first)):
-            assert any(is_issued_by(leaf_of(shown), one) for one in trusted_by(checked))
+def check_order(before: Json, seen: list[tuple[datetime, Json]]) -> list[Json]:
+    """Each pod and each gateway takes a Secret within `SETTLE`, when it comes to it: whatever two of them may hold at one moment must
+    work together. Returns the Secrets."""
+    held = [(datetime.min.replace(tzinfo=UTC), before), *seen]
+    for number, (_, first) in enumerate(held[:-1]):
+        replaced_at = held[number + 1][0]
+        for since, second in held[number + 1 :]:
+            for shown, checked in ((first, second), (second, first)) if since < replaced_at + SETTLE else ():
+                assert any(is_issued_by(leaf_of(shown), one) for one in trusted_by(checked))
+    return [body for _, body in seen]
 
 
 def test_a_lost_authority_is_followed_step_by_step(authority: LocalAuthority) -> None:
     body = issued(authority, NOW - 30 * DAY)
     authority.lose(NOW)
-    seen = live_for(OWNER, body, authority, NOW, timedelta(hours=2))
-    check_order(body, seen, authority)
-    first, second, third = seen
+    first, second, third = check_order(body, live_for(OWNER, body, authority, NOW, timedelta(hours=2)))
     assert leaf_of(first) == leaf_of(body)
     assert len(trusted_by(first)) == len(trusted_by(second)) == 2
     assert leaf_of(second) == leaf_of(third) != leaf_of(body)
@@ -215,19 +218,34 @@ def test_one_that_is_lost_twice_in_a_row_is_followed_as_well(authority: LocalAut
     authority.lose(NOW)
     seen = live_for(OWNER, body, authority, NOW, 2 * SETTLE + timedelta(minutes=1))
     authority.lose(NOW + timedelta(minutes=8))
-    seen += live_for(OWNER, seen[-1], authority, NOW + 2 * SETTLE + timedelta(minutes=1), timedelta(hours=2))
-    check_order(body, seen, authority)
-    assert trusted_by(seen[-1]) == read_all(authority.pairs[0].certificate)
+    seen += live_for(OWNER, seen[-1][1], authority, NOW + 2 * SETTLE + timedelta(minutes=1), timedelta(hours=2))
+    assert trusted_by(check_order(body, seen)[-1]) == read_all(authority.pairs[0].certificate)
 
 
 def test_after_a_renewal_certificates_follow_in_their_own_time(authority: LocalAuthority) -> None:
     body = issued(authority)
     authority.make(NOW + DAY)
-    seen = live_for(OWNER, body, authority, NOW + DAY, 70 * DAY, timedelta(hours=1))
-    check_order(body, seen, authority)
+    seen = check_order(body, live_for(OWNER, body, authority, NOW + DAY, 70 * DAY, timedelta(hours=1)))
     assert [leaf_of(one) == leaf_of(body) for one in seen] == [True, False]
     assert is_issued_by(leaf_of(seen[1]), read_all(authority.pairs[0].certificate)[0])
     assert len(trusted_by(seen[1])) == 2
+
+
+def test_a_certificate_that_is_due_when_its_authority_is_renewed_waits_until_that_is_known(
+    authority: LocalAuthority,
+) -> None:
+    body = issued(authority)
+    then = NOW + 61 * DAY
+    authority.make(then)
+    seen = check_order(body, live_for(OWNER, body, authority, then, timedelta(hours=1)))
+    assert [leaf_of(one) == leaf_of(body) for one in seen] == [True, False]
+
+
+def test_an_authority_that_has_expired_is_trusted_no_more(authority: LocalAuthority) -> None:
+    body = issued(authority)
+    then = NOW + 4000 * DAY
+    authority.lose(then)
+    assert plan_certificate(OWNER, body, authority.now, then).trusted == authority.now.certificates
 
 
 def test_without_an_authority_what_is_good_goes_on_and_what_is_missing_is_told(authority: LocalAuthority) -> None:
