@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tests.bench.counts import measure_counts
 from tests.bench.figures import Figure, print_table, write_json
+from tests.bench.gateway.affinity import measure_affinity
 from tests.bench.gateway.measure import measure_gateway, measure_parts
 from tests.bench.healing import measure_drift, measure_restart
 from tests.bench.load import (
@@ -88,16 +89,17 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path(".bench/core.json"))
     parser.add_argument("--gateway", action="store_true", help="the gateway's figures only, without a cluster")
     parser.add_argument("--parts", action="store_true", help="what each part of the gateway costs, and nothing else")
+    parser.add_argument("--affinity", action="store_true", help="what an affinity by prompts gives, and nothing else")
     arguments = parser.parse_args()
-    if arguments.parts:
-        print_table(measure_parts())
+    if arguments.parts or arguments.affinity:
+        print_table(measure_parts() if arguments.parts else measure_affinity())
         return 0
     figures: list[Figure] = []
     if not arguments.gateway:
         figures = measure_operator(arguments)
         write_json(figures, arguments.output)
     if arguments.gateway or arguments.phases == list(PHASES):
-        of_gateway = measure_gateway()
+        of_gateway = [*measure_gateway(), *measure_affinity()]
         write_json(of_gateway, arguments.output.with_name("gateway.json"))
         figures += of_gateway
     print("\nAll figures")

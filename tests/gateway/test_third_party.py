@@ -109,10 +109,10 @@ async def test_it_is_sent_the_providers_key_and_nothing_of_the_caller(
 ) -> None:
     """By its own account: its dashboard is told the headers and the body of each request as they came."""
     async with world["good"].events() as events:
-        await chat(official, "good", user="u-1", extra_headers={"x-of-the-caller": "private"})
+        await chat(official, "good", user="u-1", store=True, extra_headers={"x-of-the-caller": "private"})
         event = await events.receive_json(timeout=30)
     assert event["request_headers"]["authorization"] == f"Bearer {world['good'].key}"
-    assert event["request_body"] | {"model": "good-model", "user": "u-1"} == event["request_body"]
+    assert event["request_body"] | {"model": "good-model", "user": "u-1", "store": False} == event["request_body"]
     assert KEY not in json.dumps(event)
     assert "x-of-the-caller" not in event["request_headers"]
     assert not [name for name in event["request_headers"] if name.startswith(("x-fairlead", "x-data", "x-stainless"))]

@@ -42,9 +42,19 @@ def model_names(count: int) -> list[str]:
     return [f"acme/some-model-{number}" for number in range(count)]
 
 
-def make_files(settings: GatewaySettings, backend_port: int, models: int, backends: int, *, detectors: bool) -> Files:
-    """The files of a route with so many models, each with one of so many deployments as its target."""
+def make_files(
+    settings: GatewaySettings,
+    backend_port: int,
+    models: int,
+    backends: int,
+    *,
+    detectors: bool,
+    affinity: Json | None = None,
+) -> Files:
+    """The files of a route with so many models, each with one of so many deployments as its target. `affinity`: of each model."""
     spec = _make_spec(models, backends, detectors=detectors)
+    if affinity is not None:
+        spec["models"] = [{**model, "affinity": affinity} for model in spec["models"]]
     route = parse_llmroute(
         {
             "apiVersion": "fairlead.dev/v1alpha1",

@@ -85,7 +85,14 @@ class Stand:
         return _subject("plain", port, process.pid, 1)
 
     def gateway(
-        self, name: str, models: int = 1, backends: int = 1, *, detectors: bool = True, patch: Patch | None = None
+        self,
+        name: str,
+        models: int = 1,
+        backends: int = 1,
+        *,
+        detectors: bool = True,
+        affinity: Json | None = None,
+        patch: Patch | None = None,
     ) -> Subject:
         """A route's gateway; `patch` changes its files first."""
         directory = self._directory / name.replace(" ", "-")
@@ -100,7 +107,7 @@ class Stand:
             clients_directory=f"{directory}/clients",
             admin_socket=f"{directory}/admin.sock",
         )
-        files = make_files(settings, self._backend_port, models, backends, detectors=detectors)
+        files = make_files(settings, self._backend_port, models, backends, detectors=detectors, affinity=affinity)
         files = patch(files) if patch is not None else files
         Mount(Path(settings.bootstrap_directory)).write(files.bootstrap)
         Mount(Path(settings.routing_directory)).write(files.routing)
