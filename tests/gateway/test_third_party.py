@@ -119,14 +119,17 @@ async def test_it_is_sent_the_providers_key_and_nothing_of_the_caller(
 
 
 async def test_another_key_is_used_without_a_restart(world: KatanWorld, official: openai.AsyncOpenAI) -> None:
-    """It checks keys itself. Its answer to a wrong one is passed on; the next key in the Secret is taken."""
+    """It checks keys itself, and says of a wrong one what it got and what it wants: that stays inside. The next key is taken."""
     good = world["good"]
     assert await backend_of(official, "good") == "good"
     world.gateway.give_key("good", apiKey="sk-katan-withdrawn-01")
     try:
-        world.gateway.until(lambda: status_of(world, "good") == 401, "the other key")
-        with pytest.raises(openai.AuthenticationError):
+        world.gateway.until(lambda: status_of(world, "good") == 502, "the other key")
+        with pytest.raises(openai.InternalServerError) as refused:
             await chat(official, "good")
+        assert refused.value.code == "provider_refused_key"
+        assert "sk-katan" not in refused.value.response.text
+        assert await backend_of(official, "good-or-alpha") == "alpha"
     finally:
         world.gateway.give_key("good", apiKey=good.key)
         world.gateway.until(lambda: status_of(world, "good") == 200, "the good key")

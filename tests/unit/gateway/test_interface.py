@@ -27,7 +27,7 @@ FILTERS = {
         "usage", "classify", "patterns", "settle", "limit_tokens_headers", "limit_tokens", "key", "stream_usage",
         "envoy.filters.http.router",
     ],
-    "egress": ["affinity", "envoy.filters.http.lua", "envoy.filters.http.router"],
+    "egress": ["affinity", "envoy.filters.http.lua", "refused_key", "envoy.filters.http.router"],
 }  # fmt: skip
 LOOKUP = {
     "affinities", "anonymous", "classes", "classes_of", "consumers", "default", "detectors", "endpoints", "header", "hosted", "known",

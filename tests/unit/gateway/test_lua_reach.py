@@ -111,6 +111,7 @@ def test_one_request_leaves_nothing_behind_for_the_next() -> None:
 
 
 EGRESS = make_egress()
+FORGETS = {"usage": "false", "access": "Cloud", "store": "false"}
 STORES = [
     ("/v1/responses", b'{"model":"m","input":"a"}', b'{"store":false,"model":"up","input":"a"}'),
     ("/v1/responses", b'{"model":"m","store":true}', b'{"model":"up","store":false}'),
@@ -128,8 +129,10 @@ STORES = [
 @pytest.mark.parametrize(("path", "body", "expected"), STORES)
 def test_a_provider_is_told_to_keep_nothing(path: str, body: bytes, expected: bytes) -> None:
     headers = {":authority": host_of("up"), ":path": path}
-    told = EGRESS.run(body, headers=headers, metadata={"usage": "false", "access": "Cloud", "store": "false"})
+    told = EGRESS.run(body, headers=headers, metadata=FORGETS | {"unasked": "true"})
     assert (told.status, told.body) == (0, expected)
+    quiet = EGRESS.run(body, headers=headers, metadata=FORGETS)
+    assert quiet.body == expected.replace(b'{"store":false,', b"{"), "who keeps nothing unasked may not know the word"
     left = EGRESS.run(body, headers=headers, metadata={"usage": "false", "access": "Cloud"})
     assert left.body is not None
     assert json.loads(left.body) == json.loads(body) | {"model": "up"}
@@ -137,7 +140,7 @@ def test_a_provider_is_told_to_keep_nothing(path: str, body: bytes, expected: by
 
 def test_with_usage_both_are_added() -> None:
     headers = {":authority": host_of("up"), ":path": "/v1/responses"}
-    metadata = {"usage": "true", "access": "Cloud", "store": "false"}
+    metadata = FORGETS | {"usage": "true", "unasked": "true"}
     outcome = EGRESS.run(b'{"stream":true,"model":"m"}', headers=headers, metadata=metadata)
     assert outcome.body is not None
     assert json.loads(outcome.body) == {

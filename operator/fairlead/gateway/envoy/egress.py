@@ -19,6 +19,7 @@ from fairlead.gateway.envoy.clusters import (
     pinned_places,
     upstream_cluster,
 )
+from fairlead.gateway.envoy.refusedkey import REFUSED_KEY, make_refused_key
 from fairlead.gateway.envoy.replies import make_error_response
 from fairlead.gateway.envoy.settings import GatewaySettings
 from fairlead.gateway.envoy.words import Json, duration, set_header, typed
@@ -92,6 +93,9 @@ def _make_host(
         "domains": sorted(attempt_host(attempt) for attempt in attempts),
         "request_body_buffer_limit": settings.max_body_bytes,
         "response_headers_to_add": [set_header(BACKEND_HEADER, upstream.name)],
+        **(
+            {"typed_per_filter_config": {REFUSED_KEY: make_refused_key()}} if upstream.access is LLMAccess.CLOUD else {}
+        ),
         "routes": [
             *(
                 _make_route(path, to, upstream, idle_s, data, is_pinned=pins)
@@ -185,5 +189,10 @@ def _lua_data(upstream: Upstream, *, keeps: bool) -> Json:
     return {
         "usage": "true" if upstream.has_stream_usage else "false",
         "access": upstream.access.value,
-        **({} if keeps or upstream.access is LLMAccess.LOCAL else {"store": "false"}),
+        **({} if keeps or upstream.access is LLMAccess.LOCAL else _forget(upstream)),
     }
+
+
+def _forget(upstream: Upstream) -> Json:
+    """What a caller says of `store` is turned to false; who keeps unless it is told otherwise is told."""
+    return {"store": "false", **({"unasked": "true"} if upstream.keeps_unasked else {})}

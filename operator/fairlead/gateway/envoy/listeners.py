@@ -13,6 +13,7 @@ from fairlead.gateway.envoy.egress import AFFINITY, AFFINITY_HEADER, BACKEND_HEA
 from fairlead.gateway.envoy.limits import CONSUMER_HEADER, LIMIT_TYPE, Measure, limit_file
 from fairlead.gateway.envoy.logs import make_access_logs
 from fairlead.gateway.envoy.patterns import make_patterns_filter
+from fairlead.gateway.envoy.refusedkey import CUSTOM_RESPONSE, REFUSED_KEY, make_refused_key_reply
 from fairlead.gateway.envoy.replies import make_local_replies
 from fairlead.gateway.envoy.settings import GatewaySettings
 from fairlead.gateway.envoy.words import NAMESPACE, Json, file_source, make_filter, set_header, typed
@@ -198,7 +199,7 @@ def _make_egress(settings: GatewaySettings) -> Json:
             "route_config_name": "egress",
             "config_source": file_source(settings.routing_directory, "rds-egress.json"),
         },
-        local_reply_config=make_local_replies(),
+        local_reply_config=make_local_replies(make_refused_key_reply()),
         stream_idle_timeout="0s",
         # The peer is in this process: a response that breaks off need not linger for a second before the client hears of it.
         delayed_close_timeout="0s",
@@ -224,6 +225,8 @@ def _make_egress(settings: GatewaySettings) -> Json:
                 default_source_code={"inline_string": load_egress()},
                 clear_route_cache=False,
             ),
+            # Says something only where a route has it: what a provider answers to a key that it does not take.
+            make_filter(REFUSED_KEY, CUSTOM_RESPONSE),
             make_filter("envoy.filters.http.router", _ROUTER, suppress_envoy_headers=True),
         ],
     )

@@ -25,11 +25,13 @@ def make_error_response(status: int, message: str, error_type: str, code: str) -
     }
 
 
-def make_local_replies() -> Json:
-    """What Envoy's own answers look like, by status. There is no default format: it would wrap direct responses, too."""
+def make_local_replies(*first: Json) -> Json:
+    """What Envoy's own answers look like: as `first` says, and then by status. There is no default format: it would wrap direct
+    responses, too."""
     unavailable = "No backend of this model answered. Next: try again, or ask whoever runs the gateway."
     return {
         "mappers": [
+            *first,
             _make_token_mapper(),
             _mapper(401, "Incorrect API key provided.", "invalid_request_error", "invalid_api_key"),
             _mapper(408, "The request took too long to arrive.", "invalid_request_error", "request_timeout"),

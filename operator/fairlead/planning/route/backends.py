@@ -218,6 +218,7 @@ def _make_upstream(name: str, spec: ProviderSpec, endpoint: ProviderEndpoint, la
         ),
         headers=endpoint.headers,
         has_stream_usage=endpoint.stream_usage,
+        keeps_unasked=endpoint.stores_by_default,
         failing_statuses=tuple(sorted({*endpoint.exhausted_statuses, *endpoint.overload_statuses})),
     )
 
