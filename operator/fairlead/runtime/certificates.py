@@ -37,7 +37,7 @@ class Issuer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What a plan is completed with. `has_live`: some certificate is there already."""
+    """What a plan is completed with. `has_live`: its Secret is there already."""
 
     child: Child | None = None
     failure: ApplyFailure | None = None
@@ -98,7 +98,8 @@ class Certificates:
         metadata = Metadata.of(raw)
         key = ObjectKey(SECRET.kind, metadata.namespace, issued_certificate_name(metadata.name))
         live = observed.children.get(key)
-        is_wanted = is_issued_to(raw) or (live is not None and is_ours(live, metadata) and _names(raw, key.name))
+        has_live = live is not None and is_ours(live, metadata)
+        is_wanted = is_issued_to(raw) or (has_live and _names(raw, key.name))
         if not is_wanted or metadata.deletion_timestamp:
             return Prepared()
         from fairlead.planning.deployment.issuing import make_certificate_child, plan_certificate
@@ -111,7 +112,7 @@ class Certificates:
         else:
             self._pending.pop(metadata.uid, None)
         child = make_certificate_child(metadata, plan, pair) if pair is not None else None
-        return Prepared(child, plan.failure, plan.next_s, live is not None)
+        return Prepared(child, plan.failure, plan.next_s, has_live)
 
     def _issuer(self) -> Issuer:
         if self._made is None:

@@ -225,6 +225,9 @@ async def test_pods_come_after_their_certificate_and_a_refused_spec_gets_none() 
     live = Observed(children={LEAF: body_of(prepared.child)})
     running = await certificates.prepare(make_raw(), live, NOW + timedelta(days=61))
     assert [child.key for child in running.complete(refused).children] == [LEAF], "what runs is renewed"
+    foreign = {**body_of(prepared.child), "metadata": {"name": LEAF.name, "namespace": "ml"}}
+    taken = await certificates.prepare(make_raw(), Observed(children={LEAF: foreign}), NOW)
+    assert taken.complete(refused).children == ()
 
 
 async def test_the_earliest_wait_counts() -> None:
