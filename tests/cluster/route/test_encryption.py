@@ -10,6 +10,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Self
 
 import httpx
@@ -289,19 +290,18 @@ def test_a_certificate_is_issued_renewed_and_outlives_its_authority(world: Route
     until(lambda: world.ask(RESTRICTED, key=TEAM_B).status == 200, "it serves", 60)
 
 
-def test_what_is_no_authority_is_told_and_replaced_when_somebody_deletes_it(world: RouteWorld) -> None:
+def test_what_is_no_authority_is_told_and_replaced_when_somebody_deletes_it(world: RouteWorld, tmp_path: Path) -> None:
     nothing = {key: base64.b64encode(b"nothing").decode() for key in ("tls.crt", "tls.key")}
     metadata = {"name": AUTHORITY_SECRET, "namespace": HOME}
     broken = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": metadata, "data": nothing}
-    delete = ("delete", "secret", AUTHORITY_SECRET, f"--namespace={HOME}", "--ignore-not-found")
-    world.cluster.kubectl(*delete)
-    world.apply(broken)
+    (tmp_path / "broken.json").write_text(json.dumps(broken))
+    world.cluster.kubectl("apply", "--server-side", "--force-conflicts", f"--filename={tmp_path / 'broken.json'}")
     world.apply(make_deployment(world.namespace, encryption={}))
     condition = world.wait_stalled("llama", "CertificateNotIssued")
     assert f"kubectl delete secret {AUTHORITY_SECRET} -n {HOME}" in condition["message"]
     assert read_secret(world, ISSUED) == {}
     assert read_secret(world, AUTHORITY_SECRET, HOME)["tls.crt"] == "nothing", "it is left alone"
-    world.cluster.kubectl(*delete)
+    world.cluster.kubectl("delete", "secret", AUTHORITY_SECRET, f"--namespace={HOME}")
     until(lambda: read_secret(world, ISSUED), "a certificate by a new one", 30)
     until(lambda: world.condition("llama", "Ready").get("status") == "True", "it serves", 120)
 
