@@ -28,6 +28,7 @@ from fairlead.policy.law import CLASSES, IMPLIED_ROLE, Backend, Caller, Role, Ve
 
 __all__ = [
     "DECLARED_NOTHING",
+    "GATEWAY",
     "Affinity",
     "Attempt",
     "Chain",
@@ -46,6 +47,8 @@ __all__ = [
 
 #: What stands for a request without the class header in the keys of verdicts.
 DECLARED_NOTHING: Final = "-"
+#: Backend of the attempt with which a sidecar passes a request on to the gateway. No entry of spec.backends can be called so.
+GATEWAY: Final = "~gateway"
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +201,7 @@ class RouteTable:
     upstreams: tuple[Upstream, ...]
     affinities: Mapping[str, Affinity] = field(default_factory=dict)  # by model
     gateways: int = 1  # among which limits are divided
+    gateway: Upstream | None = None  # of a sidecar: to whom it passes on what it may not send itself
 
     def share(self, limit: int) -> int:
         """What one gateway gives of it, rounded up."""

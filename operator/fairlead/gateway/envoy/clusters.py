@@ -13,10 +13,12 @@ from typing import Final
 
 from fairlead.api.route import LLMAccess
 from fairlead.gateway.envoy.settings import GatewaySettings
-from fairlead.gateway.envoy.words import Json, duration, file_source, make_filter, typed
-from fairlead.gateway.table import Attempt, RouteTable, Upstream
+from fairlead.gateway.envoy.words import Json, duration, file_source, make_filter, set_header, typed
+from fairlead.gateway.table import GATEWAY, Attempt, RouteTable, Upstream
 
 __all__ = [
+    "GATEWAY_AUTHORITIES",
+    "SHOWN_HEADERS",
     "attempt_cluster",
     "attempt_host",
     "attempts_of",
@@ -31,6 +33,10 @@ __all__ = [
 ]
 
 _PROTOCOL: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+#: By which a caller shows who it is -> where a sidecar keeps it for the gateway: authentication takes the first away.
+SHOWN_HEADERS: Final = {"authorization": "x-fairlead-authorization", "x-api-key": "x-fairlead-api-key"}
+#: The SDS resource, and its file, of those who may sign for the gateway. A sidecar's pod has it, not the route.
+GATEWAY_AUTHORITIES: Final = "gateway-authorities"
 #: More than one gateway pod can ever hold: what bounds an outage must not keep some callers from failing over.
 _NO_LIMIT: Final = 100_000
 #: Of the mean of a pod's requests under way: whoever has more gets no others, so that one busy session cannot drown its pod.
@@ -50,7 +56,7 @@ def egress_host(attempt: Attempt) -> str:
 
 def attempt_cluster(attempt: Attempt) -> str:
     """The cluster that leads there."""
-    return f"to~{attempt_host(attempt)}"
+    return f"gateway~{attempt.place}" if attempt.backend == GATEWAY else f"to~{attempt_host(attempt)}"
 
 
 def backend_of(cluster: str) -> tuple[str, LLMAccess]:
@@ -82,8 +88,9 @@ def pinned_places(table: RouteTable) -> frozenset[tuple[str, str]]:
 
 
 def attempts_of(table: RouteTable) -> tuple[Attempt, ...]:
-    """Every place that some chain tries."""
-    return tuple(sorted({attempt for chain in table.chains.values() for attempt in chain.attempts}))
+    """Every place that some chain tries by itself."""
+    tried = {attempt for chain in table.chains.values() for attempt in chain.attempts}
+    return tuple(sorted(attempt for attempt in tried if attempt.backend != GATEWAY))
 
 
 def make_clusters(table: RouteTable, settings: GatewaySettings) -> list[Json]:
@@ -99,6 +106,7 @@ def make_clusters(table: RouteTable, settings: GatewaySettings) -> list[Json]:
             for upstream in upstreams
             if (upstream.name, upstream.place) in pinned
         ),
+        *([_make_gateway_cluster(table.gateway, settings)] if table.gateway is not None else []),
     ]
     return sorted(clusters, key=lambda cluster: str(cluster["name"]))
 
@@ -150,6 +158,37 @@ def _make_upstream_cluster(upstream: Upstream, settings: GatewaySettings) -> Jso
     if upstream.is_tls:
         cluster["transport_socket"] = _make_tls(upstream, settings)
     return cluster
+
+
+def _make_gateway_cluster(gateway: Upstream, settings: GatewaySettings) -> Json:
+    """From a sidecar to the gateway: the request as the caller sent it, credentials included, and without what was found out here,
+    since the gateway finds it out again."""
+    name, host = f"gateway~{gateway.place}", gateway.authority
+    changes: list[Json] = [{"append": set_header(theirs, f"%REQ({ours})%")} for theirs, ours in SHOWN_HEADERS.items()]
+    changes += [{"remove": ours} for ours in SHOWN_HEADERS.values()]
+    protocol = {
+        **_make_protocol(replace(gateway, credentials=()), settings),
+        "http_filters": [
+            make_filter(
+                "credentials",
+                "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+                mutations={"request_mutations": changes},
+            ),
+            make_filter("codec", "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec"),
+        ],
+    }
+    cluster = _make_upstream_cluster(gateway, settings)
+    (locality,) = cluster["load_assignment"]["endpoints"]
+    ((endpoint,),) = (locality["lb_endpoints"],)
+    return {
+        **cluster,
+        "name": name,
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {**endpoint["endpoint"], "hostname": host}}]}],
+        },
+        "typed_extension_protocol_options": {_PROTOCOL: protocol},
+    }
 
 
 def _make_pinned_cluster(upstream: Upstream, settings: GatewaySettings) -> Json:
@@ -232,8 +271,19 @@ def _make_tls(upstream: Upstream, settings: GatewaySettings) -> Json:
     kind: Json = {"san_type": "IP_ADDRESS" if _is_address(upstream.server_name) else "DNS"}
     names = {"match_typed_subject_alt_names": [{**kind, "matcher": {"exact": upstream.server_name}}]}
     server: Json = {} if _is_address(upstream.server_name) else {"sni": upstream.server_name}
-    if upstream.authorities is None:
-        common: Json = {"validation_context": {"trusted_ca": {"filename": settings.default_authorities}, **names}}
+    if upstream.name == GATEWAY:
+        source = {
+            "name": GATEWAY_AUTHORITIES,
+            "sds_config": file_source(settings.routing_directory, f"{GATEWAY_AUTHORITIES}.json"),
+        }
+        common: Json = {
+            "combined_validation_context": {
+                "default_validation_context": names,
+                "validation_context_sds_secret_config": source,
+            }
+        }
+    elif upstream.authorities is None:
+        common = {"validation_context": {"trusted_ca": {"filename": settings.default_authorities}, **names}}
     else:
         name = authorities_name(upstream)
         config = file_source(settings.routing_directory, f"{name}.json")

@@ -24,7 +24,7 @@ from fairlead.gateway.envoy.replies import make_error_response
 from fairlead.gateway.envoy.settings import GatewaySettings
 from fairlead.gateway.envoy.words import Json, duration, set_header, typed
 from fairlead.gateway.lookup import ENDPOINTS
-from fairlead.gateway.table import Attempt, RouteTable, Upstream
+from fairlead.gateway.table import GATEWAY, Attempt, RouteTable, Upstream
 
 __all__ = [
     "AFFINITY",
@@ -66,7 +66,7 @@ def make_egress_routes(table: RouteTable, settings: GatewaySettings) -> Json:
         places.setdefault(egress_host(attempt), []).append(attempt)
     idles: dict[str, set[float]] = {name: set() for name in places}
     for chain in table.chains.values():
-        for attempt in chain.attempts:
+        for attempt in (one for one in chain.attempts if one.backend != GATEWAY):
             idles[egress_host(attempt)].add(chain.timeouts.idle_s)
     pinned = pinned_places(table)
     hosts = []

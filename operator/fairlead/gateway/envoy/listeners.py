@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from fairlead.gateway.envoy.certificate import make_transport
+from fairlead.gateway.envoy.clusters import SHOWN_HEADERS
 from fairlead.gateway.envoy.egress import AFFINITY, AFFINITY_HEADER, BACKEND_HEADER, CLASS_HEADER, IDLE_HEADER
 from fairlead.gateway.envoy.limits import CONSUMER_HEADER, LIMIT_TYPE, Measure, limit_file
 from fairlead.gateway.envoy.logs import make_access_logs
@@ -54,7 +55,7 @@ def _make_public(settings: GatewaySettings) -> Json:
         stream_idle_timeout="300s",
         request_headers_timeout="10s",
         common_http_protocol_options={"headers_with_underscores_action": "REJECT_REQUEST"},
-        early_header_mutation_extensions=[_make_stripping()],
+        early_header_mutation_extensions=[_make_stripping(settings)],
         http_filters=_make_public_filters(settings),
         access_log=make_access_logs(),
     )
@@ -71,14 +72,18 @@ def _make_public(settings: GatewaySettings) -> Json:
     }
 
 
-def _make_stripping() -> Json:
-    """Headers of ours that only we may set."""
+def _make_stripping(settings: GatewaySettings) -> Json:
+    """Headers of ours that only we may set. A sidecar keeps what its callers show beside what its own authentication takes away."""
     ours = (CONSUMER_HEADER, CLASS_HEADER, BACKEND_HEADER, IDLE_HEADER, AFFINITY_HEADER)
+    shown = SHOWN_HEADERS.items() if settings.is_sidecar else ()
     return {
         "name": "strip",
         "typed_config": typed(
             "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
-            mutations=[{"remove": name} for name in ours],
+            mutations=[
+                *({"remove": name} for name in (*ours, *(kept for _, kept in shown))),
+                *({"append": set_header(kept, f"%REQ({name})%")} for name, kept in shown),
+            ],
         ),
     }
 
@@ -155,7 +160,10 @@ def _make_public_filters(settings: GatewaySettings) -> list[Json]:
 
 
 def _make_limit(settings: GatewaySettings, measure: Measure) -> list[Json]:
-    """The filter, and before it one that calls its headers on the way back as OpenAI's clients know them."""
+    """The filter, and before it one that calls its headers on the way back as OpenAI's clients know them. Not in sidecars: what
+    is limited they pass on."""
+    if settings.is_sidecar:
+        return []
     word = measure.value.removeprefix("limit_")
     renamed = [
         change

@@ -12,7 +12,8 @@ MIB = 1024 * 1024
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
     """Paths in the container, ports of the pod, sizes in bytes. `address` is what listeners bind; `is_tls`: clients are
-    served with the certificate in `certificate_directory`, and not without."""
+    served with the certificate in `certificate_directory`, and not without; `is_sidecar`: it serves one application pod, limits
+    nobody, and may show a gateway the credentials of its callers."""
 
     address: str = "0.0.0.0"  # noqa: S104 - a pod serves on all of its addresses
     port: int = 8080
@@ -25,6 +26,7 @@ class GatewaySettings:
     default_authorities: str = "/etc/ssl/certs/ca-certificates.crt"
     certificate_directory: str = "/etc/envoy/certificate"
     is_tls: bool = False
+    is_sidecar: bool = False
     admin_socket: str = "/run/envoy/admin.sock"
     max_body_bytes: int = 32 * MIB
 
