@@ -66,6 +66,10 @@ ANNOTATION_RECORDS: Final = f"{GROUP}/records-requests"
 ANNOTATION_IMAGE: Final = f"{GROUP}/own-image"
 ANNOTATION_HANDS_ON: Final = f"{GROUP}/hands-requests-on"
 
+#: On an application's pod: the route whose sidecar it gets; and the Secret whose ca.crt says who may sign for the gateway.
+LABEL_GATEWAY: Final = f"{GROUP}/gateway"
+ANNOTATION_AUTHORITIES: Final = f"{GROUP}/gateway-authorities"
+
 #: On a gateway's pods: which routing their kubelet was told to project, and when.
 ANNOTATION_ROUTING: Final = f"{GROUP}/routing"
 

@@ -133,6 +133,9 @@ class GatewaySpec(ApiModel):
     """The Service in front of the gateway. Absent: a ClusterIP Service on port 80, or 443 with tls."""
     tls: GatewayTLSSpec | None = None
     """TLS between clients and gateway: HTTPS (TLS 1.2 or newer, HTTP/2 and HTTP/1.1) and no plain HTTP. Absent: plain HTTP."""
+    application_sidecars: Bool = False
+    """Serves application pods of this namespace that are labelled fairlead.dev/gateway=<route> through a sidecar of their own: it
+    tries deployments itself and passes what needs a provider on to the gateway. Default: false, sidecars of this route answer 503."""
 
 
 class ProviderTLSSpec(ApiModel):

@@ -34,9 +34,10 @@ def make_gateway_upstream(host: str, port: int, name: str, *, is_tls: bool) -> U
     )
 
 
-def make_sidecar_table(table: RouteTable, gateway: Upstream) -> RouteTable:
-    """The same route as a sidecar serves it. Limits are divided among gateways, so a route that has some is passed on as a whole."""
-    is_limited = any(profile.limits != Limits() for profile in table.profiles)
+def make_sidecar_table(table: RouteTable, gateway: Upstream, *, heeds_limits: bool = True) -> RouteTable:
+    """The same route as a sidecar serves it. Limits are divided among gateways, so a route that has some is passed on as a whole:
+    `heeds_limits` False is for the question what it permits."""
+    is_limited = heeds_limits and any(profile.limits != Limits() for profile in table.profiles)
     direct = frozenset() if is_limited else frozenset(one.name for one in table.upstreams if _is_direct(one))
     chains = {key: _make_chain(chain, direct, gateway) for key, chain in table.chains.items()}
     return replace(

@@ -25,6 +25,7 @@ __all__ = [
     "authorities_name",
     "backend_of",
     "egress_host",
+    "is_gateway",
     "key_name",
     "make_clusters",
     "pinned_cluster",
@@ -57,6 +58,11 @@ def egress_host(attempt: Attempt) -> str:
 def attempt_cluster(attempt: Attempt) -> str:
     """The cluster that leads there."""
     return f"gateway~{attempt.place}" if attempt.backend == GATEWAY else f"to~{attempt_host(attempt)}"
+
+
+def is_gateway(cluster: str) -> bool:
+    """Whether such a cluster of a sidecar leads to the gateway."""
+    return cluster.startswith("gateway~")
 
 
 def backend_of(cluster: str) -> tuple[str, LLMAccess]:

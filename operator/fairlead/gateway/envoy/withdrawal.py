@@ -15,7 +15,7 @@ from itertools import groupby
 from typing import Any, Final, NamedTuple
 
 from fairlead.api.route import LLMAccess
-from fairlead.gateway.envoy.clusters import attempt_cluster, backend_of
+from fairlead.gateway.envoy.clusters import attempt_cluster, backend_of, is_gateway
 from fairlead.gateway.envoy.files import dump_resources, read_resources
 from fairlead.gateway.envoy.patterns import FILTER as PATTERNS
 from fairlead.gateway.envoy.patterns import make_route_patterns, read_route_patterns
@@ -24,7 +24,7 @@ from fairlead.gateway.envoy.words import Json
 from fairlead.gateway.lookup import MODELS_CHAIN, make_lookup
 from fairlead.gateway.lua import pack_lookup, unpack_lookup
 from fairlead.gateway.patterns import highest_class, name_patterns
-from fairlead.gateway.table import DECLARED_NOTHING, Attempt, RouteTable
+from fairlead.gateway.table import DECLARED_NOTHING, GATEWAY, Attempt, RouteTable
 from fairlead.policy.law import CLASSES, Verdict
 
 __all__ = ["withdraw"]
@@ -54,6 +54,8 @@ class _New:
         chain = self.table.chains.get((model, verdict))
         if chain is not None and cluster in {name for attempt in chain.attempts for name in self._names(attempt)}:
             return True
+        if is_gateway(cluster):
+            return chain is not None  # which decides again
         backend, access = backend_of(cluster)
         is_named = backend in verdict.permitted and backend in self.table.targets.get(model, frozenset())
         return is_named and backend in self.refused and access is LLMAccess.CLOUD
@@ -61,6 +63,8 @@ class _New:
     def _names(self, attempt: Attempt) -> Iterator[str]:
         """Clusters that lead where an attempt leads. One from before the law let more or less go there is as good until it is gone: this
         request may."""
+        if attempt.backend == GATEWAY:
+            return iter(())
         return (attempt_cluster(replace(attempt, place=place)) for place in self.places[attempt.backend])
 
     def verdict(self, profile: str, key: str) -> Verdict | None:

@@ -15,7 +15,14 @@ from fairlead.planning.route.certificate import certificate_secret
 from fairlead.planning.route.metadata import make_metadata
 from fairlead.planning.route.pod import public_port
 
-__all__ = ["has_disruption_budget", "make_disruption_budget", "make_endpoint", "make_network_policy", "make_service"]
+__all__ = [
+    "has_disruption_budget",
+    "make_disruption_budget",
+    "make_endpoint",
+    "make_network_policy",
+    "make_service",
+    "service_port",
+]
 
 Json = dict[str, Any]
 #: Of the cluster's DNS pods: CoreDNS everywhere, and OpenShift's.
@@ -35,7 +42,7 @@ def make_service(route: LLMRoute, settings: GatewaySettings) -> Json:
         "spec": {
             "type": service.type.value,
             "selector": make_gateway_selector(route.metadata.name),
-            "ports": [{"name": name, "port": _port_of(route), "targetPort": name, "protocol": "TCP"}],
+            "ports": [{"name": name, "port": service_port(route), "targetPort": name, "protocol": "TCP"}],
         },
     }
 
@@ -43,7 +50,7 @@ def make_service(route: LLMRoute, settings: GatewaySettings) -> Json:
 def make_endpoint(route: LLMRoute) -> str:
     """Base URL of the OpenAI-compatible API inside the cluster."""
     scheme, usual = ("https", 443) if certificate_secret(route) is not None else ("http", 80)
-    port = _port_of(route)
+    port = service_port(route)
     host = f"{gateway_name(route.metadata.name)}.{route.metadata.namespace}.svc"
     return f"{scheme}://{host}{'' if port == usual else f':{port}'}/v1"
 
@@ -115,7 +122,8 @@ def _make_egress(route: LLMRoute, resolved: tuple[Resolved, ...]) -> list[Json]:
     return [*local, *outside]
 
 
-def _port_of(route: LLMRoute) -> int:
+def service_port(route: LLMRoute) -> int:
+    """Of the Service in front of the gateway."""
     return _service_of(route).port or (443 if certificate_secret(route) is not None else 80)
 
 

@@ -58,6 +58,7 @@ from fairlead.planning.route.pod import (
 from fairlead.planning.route.publications import Published
 from fairlead.planning.route.publishing import Files, Step, choose_step
 from fairlead.planning.route.revision import GatewayRevision, choose_revision, make_fresh_revision
+from fairlead.planning.route.sidecars import make_for_sidecars, make_sidecar_maps, narrow_sidecar_maps
 from fairlead.planning.route.status import (
     Fault,
     Situation,
@@ -110,6 +111,8 @@ def plan_route(
         if live is not None and files_left is not None:
             published = published.with_routes(live[PUBLIC_FILE], files_left[PUBLIC_FILE], now, narrow)
         narrowed = _make_narrowed(route, files_left, authentication, observed, published)
+        permitted = make_for_sidecars(route, table, operator, heeds_limits=False)
+        narrowed += _narrow_sidecars(route, permitted, refused, observed)
         return _plan_standstill(
             metadata,
             route.status,
@@ -130,7 +133,9 @@ def plan_route(
     template = make_template(route, operator, settings, files.bootstrap, authorities)
     fresh = make_fresh_revision(template, files.bootstrap, make_template_inputs(route, authorities))
     revision = choose_revision(fresh, route, observed)
-    wanted = _make_children(route, operator, settings, revision, step, published, authentication, resolved)
+    is_pinned = revision.newer is not None
+    sidecars = make_sidecar_maps(route, make_for_sidecars(route, table, operator), observed, is_pinned=is_pinned)
+    wanted = _make_children(route, operator, settings, revision, step, published, authentication, resolved, sidecars)
     held = _find_held(metadata) if certificate.problem else frozenset()
     children, taken = keep_ours([child for child in wanted if child.key not in held], observed, metadata)
     seen = see_through(resolved, _find_unseen(table, gateways))
@@ -260,6 +265,14 @@ def _make_narrowed(
     return keep_ours(wanted, observed, metadata)[0]
 
 
+def _narrow_sidecars(
+    route: LLMRoute, table: RouteTable, refused: Sequence[str], observed: Observed
+) -> tuple[Child, ...]:
+    """The same for application pods."""
+    maps = narrow_sidecar_maps(route, partial(withdraw, table=table, refused=refused), observed)
+    return keep_ours([_make_child(route.metadata, body) for body in maps], observed, route.metadata)[0]
+
+
 def _read_gateways(
     route: LLMRoute, facts: RouteFacts, live: Files | None, authentication: str, now: datetime, published: Published
 ) -> Gateways:
@@ -284,6 +297,7 @@ def _make_children(
     published: Published,
     authentication: str,
     resolved: Sequence[Resolved],
+    sidecars: Sequence[Json],
 ) -> tuple[Child, ...]:
     """In the order in which they are applied: what pods mount comes before the pods."""
     owner = route.metadata
@@ -291,6 +305,7 @@ def _make_children(
         make_bootstrap_map(owner, revision.bootstrap),
         make_clients_secret(owner, authentication, digest_callers(route), published.clients),
         *make_routing_maps(owner, step.files, published.routes),
+        *sidecars,
         make_service(route, settings),
         make_network_policy(route, resolved, operator, settings),
         make_deployment(route, revision.template, revision.annotations),
