@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from hack.generate import admission, argocd, conditions, crds, docs, rbac, reference
+from hack.generate import admission, argocd, conditions, crds, docs, rbac, reference, sidecars
 
 GENERATORS = (
     crds.generate,
     rbac.generate,
     admission.generate,
+    sidecars.generate,
     argocd.generate,
     conditions.generate,
     reference.generate,

@@ -16,7 +16,7 @@ import orjson
 from fairlead.gateway.envoy.bootstrap import make_bootstrap
 from fairlead.gateway.envoy.clients import AUTHENTICATION_FILE, render_authentication
 from fairlead.gateway.envoy.clusters import GATEWAY_AUTHORITIES
-from fairlead.gateway.envoy.files import CLUSTERS_FILE, LIMIT_FILES, dump_resources, render_files
+from fairlead.gateway.envoy.files import CLUSTERS_FILE, LIMIT_FILES, render_files
 from fairlead.gateway.envoy.replies import make_error_response
 from fairlead.gateway.envoy.settings import GatewaySettings
 from fairlead.gateway.envoy.words import Json, make_discovery, make_filter, swapped_path, typed
@@ -53,7 +53,7 @@ _HCM: Final = "envoy.extensions.filters.network.http_connection_manager.v3.HttpC
 
 def make_sidecar_bootstrap(settings: GatewaySettings = SIDECAR_SETTINGS) -> str:
     """What its --config-yaml says. Its status port is that of the pod, for monitoring."""
-    return orjson.dumps(make_bootstrap(replace(settings, address="0.0.0.0"))).decode()  # noqa: S104
+    return _dump(make_bootstrap(replace(settings, address="0.0.0.0")))  # noqa: S104
 
 
 def render_sidecar_files(table: RouteTable, settings: GatewaySettings = SIDECAR_SETTINGS) -> dict[str, str]:
@@ -69,8 +69,8 @@ def make_fallback_files(
     """The files without which Envoy does not start, as they are without the route, and who may sign for the gateway: whoever stands in
     ca.crt beside it, or whom the image trusts."""
     return {
-        LISTENERS_FILE: dump_resources(_LISTENER, [_make_unavailable(route, settings)]),
-        CLUSTERS_FILE: dump_resources(_CLUSTER, []),
+        LISTENERS_FILE: _dump(make_discovery(_LISTENER, "none", _make_unavailable(route, settings))),
+        CLUSTERS_FILE: _dump(make_discovery(_CLUSTER, "none")),
         AUTHENTICATION_FILE: render_authentication({}, "none", anonymous=False),
         f"{GATEWAY_AUTHORITIES}.json": _make_authorities(settings, has_authorities=has_authorities),
     }
@@ -83,7 +83,7 @@ def _make_authorities(settings: GatewaySettings, *, has_authorities: bool) -> st
         trusted = {"filename": swapped_path(directory, "ca.crt")}
         context = {"trusted_ca": trusted, "watched_directory": {"path": directory}}
     secret = {"name": GATEWAY_AUTHORITIES, "validation_context": context}
-    return orjson.dumps(make_discovery(_SDS, "1", secret)).decode()
+    return _dump(make_discovery(_SDS, "1", secret))
 
 
 def _make_unavailable(route: str, settings: GatewaySettings) -> Json:
@@ -105,3 +105,7 @@ def _make_unavailable(route: str, settings: GatewaySettings) -> Json:
         "address": {"socket_address": {"address": settings.address, "port_value": settings.port}},
         "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
     }
+
+
+def _dump(value: Json) -> str:
+    return orjson.dumps(value).decode()
