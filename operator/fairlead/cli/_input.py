@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _OPTIONS = ("trusted_hosts", "local_images", "cluster_domain", "gateway_image")
 
 
-def add_files(parser: argparse.ArgumentParser) -> None:
-    """Files, and the namespace of what names none."""
+def add_files(parser: argparse.ArgumentParser, *, with_namespace: bool = True) -> None:
+    """Files, and the namespace of what names none where that matters."""
     parser.add_argument(
         "-f",
         "--filename",
@@ -29,9 +29,10 @@ def add_files(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="manifests; - is stdin",
     )
-    parser.add_argument(
-        "-n", "--namespace", default="default", help="namespace of objects that name none (default: default)"
-    )
+    if with_namespace:
+        parser.add_argument(
+            "-n", "--namespace", default="default", help="namespace of objects that name none (default: default)"
+        )
 
 
 def add_installation(parser: argparse.ArgumentParser, options: Sequence[str] = _OPTIONS) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +95,12 @@ class Helm:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def template(self, values: Json, release: str = "fairlead") -> subprocess.CompletedProcess[str]:
-        """`helm template` with values."""
+    def template(
+        self, values: Json, release: str = "fairlead", capabilities: Sequence[str] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        """`helm template` with values, for a cluster that has these APIs, too."""
         assignments = [f"--set-json={key}={json.dumps(value)}" for key, value in values.items()]
+        assignments += [f"--api-versions={api}" for api in capabilities]
         return self.run("template", release, self._chart, "--namespace", NAMESPACE, *assignments)
 
     def objects(self, values: Json, release: str = "fairlead") -> list[Json]:
@@ -151,6 +154,8 @@ def merge(base: Json, over: Json) -> Json:
         {"networkPolicy": {"apiServerPorts": []}},
         {"resources": {"limit": {}}},
         {"podLabels": {"a": 1}},
+        {"sidecars": {"enabled": "yes"}},
+        {"sidecars": {"image": "x"}},
         {"global": "x"},
     ],
     ids=str,
@@ -320,6 +325,39 @@ def test_arguments_are_what_the_operator_takes(helm: Helm) -> None:
             parsed[name.replace("-", "_")] = value
         assert parsed.keys() <= OperatorConfig.model_fields.keys()
         assert make_config(parsed, {})
+
+
+POLICIES = "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"
+
+
+def sidecars_of(helm: Helm, values: Json, capabilities: Sequence[str] = (POLICIES,)) -> list[Json]:
+    done = helm.template(values, capabilities=capabilities)
+    assert done.returncode == 0, done.stderr
+    return [one for one in yaml.safe_load_all(done.stdout) if one and one["kind"].startswith("MutatingAdmission")]
+
+
+def test_sidecars_only_where_the_api_server_has_the_policy(helm: Helm, root: Path) -> None:
+    assert sidecars_of(helm, {}, ()) == []
+    assert sidecars_of(helm, {"sidecars": {"enabled": False}}) == []
+    policy, binding = sidecars_of(helm, {})
+    base, base_binding = yaml.safe_load_all((root / "manifests/sidecars/policy.yaml").read_text())
+    assert (policy["spec"], binding["spec"]) == (base["spec"], base_binding["spec"])
+    assert policy["metadata"]["name"] == base["metadata"]["name"]
+    for one in (policy, binding):
+        kubernetes_validate.validate(one, "1.37", strict=True)
+
+
+def test_sidecars_follow_the_values(helm: Helm) -> None:
+    values = {"gatewayImage": "mirror.example/envoy:1.40", "watchNamespaces": ["ml"], "fullnameOverride": "second"}
+    policy, binding = sidecars_of(helm, values)
+    expression = policy["spec"]["mutations"][0]["jsonPatch"]["expression"]
+    assert "image: 'mirror.example/envoy:1.40'" in expression
+    assert "FAIRLEAD_GATEWAY_IMAGE" not in expression
+    assert (
+        policy["metadata"]["name"] == binding["metadata"]["name"] == binding["spec"]["policyName"] == "second-sidecars"
+    )
+    names = binding["spec"]["matchResources"]["namespaceSelector"]["matchExpressions"]
+    assert names == [{"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["ml"]}]
 
 
 def test_crds_are_kept_unless_told_otherwise(helm: Helm) -> None:
