@@ -12,12 +12,13 @@ from fairlead.api.validation import parse_llmroute
 from fairlead.facts.observed import ObjectKey, Observed, OperatorFacts
 from fairlead.facts.route import ClientsSecret, LocalDeployment, RouteFacts, SecretFacts
 from fairlead.gateway.envoy import files as envoy_files
+from fairlead.gateway.envoy import sidecar as envoy_sidecar
 from fairlead.planning.plan import Plan
 from fairlead.planning.route import backends as route_backends
-from fairlead.planning.route import planner
+from fairlead.planning.route import planner, sidecars
 from fairlead.providers.loader import ProviderCatalog
 
-__all__ = ["NAMESPACE", "plan", "render"]
+__all__ = ["NAMESPACE", "plan", "render", "render_for_sidecars"]
 
 Json = Mapping[str, Any]
 NAMESPACE: Final = "ml"
@@ -42,6 +43,14 @@ def render(route: Json, world: Json) -> Mapping[str, str]:
         parsed, _facts(route, world), _operator(world), ProviderCatalog.builtin()
     )
     return envoy_files.render_files(planner._make_table(parsed, resolved), planner.SETTINGS).routing
+
+
+def render_for_sidecars(route: Json, world: Json) -> Mapping[str, str]:
+    """The same for sidecars in application pods."""
+    parsed, operator = _parse(route), _operator(world)
+    resolved = route_backends.resolve_backends(parsed, _facts(route, world), operator, ProviderCatalog.builtin())
+    table = sidecars.make_for_sidecars(parsed, planner._make_table(parsed, resolved), operator)
+    return envoy_sidecar.render_sidecar_files(table)
 
 
 def plan(route: Json, world: Json, live: Mapping[str, str] | None = None) -> Planned:
