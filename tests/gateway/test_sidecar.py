@@ -164,6 +164,16 @@ async def test_no_engine_is_shown_credentials(world: World, sidecar: Sidecar, cl
     assert (answer.status, answer.backend) == (200, "openai"), answer
 
 
+async def test_what_the_gateway_answers_about_one_model_leaves_the_others_alone(
+    world: World, sidecar: Sidecar, client: httpx.AsyncClient
+) -> None:
+    give_route(world, sidecar)
+    world["openai"].refuse()
+    answers = [await send(client, sidecar, "cloud", data_class="Public") for _ in range(12)]
+    assert {answer.status for answer in answers} == {503}
+    assert (await send(client, sidecar, "mixed", data_class="Public")).status == 200
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_when_the_deployment_fails_the_gateway_takes_over(
     world: World, sidecar: Sidecar, client: httpx.AsyncClient, stream: bool

@@ -16,8 +16,10 @@ from fairlead.api.resource import LLMRoute
 from fairlead.api.validation import parse_llmroute
 from fairlead.facts.observed import OperatorFacts
 from fairlead.gateway.envoy import render_files
+from fairlead.gateway.envoy.sidecar import render_sidecar_files
 from fairlead.planning.route import planner, resolve_route
 from fairlead.planning.route.certificate import make_settings
+from fairlead.planning.route.sidecars import make_for_sidecars
 from fairlead.providers.loader import ProviderCatalog
 
 FOLDER = Path(__file__).parent / "configs"
@@ -49,6 +51,20 @@ def render(case: str) -> str:
     return yaml.safe_dump(found, sort_keys=False, width=160, allow_unicode=True)
 
 
+def render_sidecar() -> str:
+    """What a sidecar reads of a route that lets some requests go to the cloud, without the listeners, which are the gateway's."""
+    spec = {**BASE, **yaml.safe_load((FOLDER / "cases" / "roles.yaml").read_text())}
+    metadata = {"name": "assistants", "namespace": "ml", "uid": "u", "generation": 1}
+    route = parse_llmroute(
+        {"apiVersion": "fairlead.dev/v1alpha1", "kind": "LLMRoute", "metadata": metadata, "spec": spec}
+    )
+    assert isinstance(route, LLMRoute)
+    _, table = resolve_route(route, FACTS, OperatorFacts(), ProviderCatalog.builtin())
+    made = render_sidecar_files(make_for_sidecars(route, table, OperatorFacts()))
+    found = {name: _readable(json.loads(text)) for name, text in sorted(made.items()) if name != "lds.json"}
+    return yaml.safe_dump(found, sort_keys=False, width=160, allow_unicode=True)
+
+
 def _readable(value: Any) -> Any:
     """Without versions and Lua texts, and with the classifier's tables as such."""
     if isinstance(value, list):
@@ -74,6 +90,13 @@ def render_golden(case: str) -> str:
 def test_golden(case: str, update_golden: bool) -> None:
     path = FOLDER / (f"{case}.yaml" if case == PLAIN else f"{case}.diff")
     rendered = render_golden(case)
+    if update_golden:
+        path.write_text(rendered)
+    assert path.read_text() == rendered
+
+
+def test_golden_of_a_sidecar(update_golden: bool) -> None:
+    path, rendered = FOLDER / "sidecar.yaml", render_sidecar()
     if update_golden:
         path.write_text(rendered)
     assert path.read_text() == rendered

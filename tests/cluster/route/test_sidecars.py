@@ -14,6 +14,8 @@ import yaml
 from tests.cluster.operator_world import until
 from tests.cluster.route.world import PROVIDER_KEY, TEAM_A, TEAM_B, RouteWorld, make_route
 
+from fairlead.config import OperatorConfig
+from fairlead.rendering.inject import inject
 from fairlead_cluster.cluster import LocalCluster
 
 pytestmark = pytest.mark.cluster
@@ -158,23 +160,47 @@ def gateway_requests(world: RouteWorld) -> list[str]:
     return [line for line in lines if 'model=""' not in line and "model=" in line]
 
 
+def created(world: RouteWorld, pod: Json) -> Json:
+    """What the API server would make of it."""
+    text = world.cluster.kubectl("create", "--dry-run=server", "-o", "json", "-f", "-", stdin=json.dumps(pod))
+    found: Json = json.loads(text)
+    return found
+
+
+@pytest.mark.usefixtures("policy")
+@pytest.mark.parametrize("annotations", [{}, {"fairlead.dev/gateway-authorities": "corp-ca"}], ids=["public", "own"])
+def test_fairlead_inject_adds_the_same(world: RouteWorld, annotations: dict[str, str]) -> None:
+    pod = make_application(world.namespace, "assistants", annotations=annotations)
+    image = str(OperatorConfig.model_fields["gateway_image"].default)
+    (injected,) = yaml.safe_load_all(inject(json.dumps(pod), "app.yaml", image).text)
+    by_policy, by_command = created(world, pod), created(world, injected)
+    assert by_command["metadata"]["annotations"] == by_policy["metadata"]["annotations"]
+    assert by_command["spec"]["initContainers"] == by_policy["spec"]["initContainers"]
+    # Neither has the token that every other container is given.
+    (sidecar,) = by_command["spec"]["initContainers"]
+    token = [volume["name"] for volume in by_command["spec"]["volumes"] if volume["name"].startswith("kube-api-access")]
+    assert token
+    assert not [mount for mount in sidecar["volumeMounts"] if mount["name"] in token]
+    volumes = [
+        [volume for volume in one["spec"]["volumes"] if volume["name"].startswith("fairlead")]
+        for one in (by_policy, by_command)
+    ]
+    assert volumes[0] == volumes[1]
+    assert len(volumes[0]) == 2
+
+
 @pytest.mark.usefixtures("policy")
 def test_only_labelled_pods_are_given_one_and_only_once(world: RouteWorld) -> None:
-    def created(pod: Json) -> Json:
-        text = world.cluster.kubectl("create", "--dry-run=server", "-o", "json", "-f", "-", stdin=json.dumps(pod))
-        found: Json = json.loads(text)
-        return found
-
-    plain = created(make_application(world.namespace, ""))
+    plain = created(world, make_application(world.namespace, ""))
     assert "initContainers" not in plain["spec"]
     assert not [key for key in plain["metadata"].get("annotations", {}) if key.startswith("fairlead.dev/")]
     ours = make_application(world.namespace, "assistants")
     ours["metadata"]["labels"]["app.kubernetes.io/managed-by"] = "fairlead"
-    assert "initContainers" not in created(ours)["spec"]
+    assert "initContainers" not in created(world, ours)["spec"]
 
-    given = created(make_application(world.namespace, "assistants"))
+    given = created(world, make_application(world.namespace, "assistants"))
     assert (
-        created({**given, "metadata": {**given["metadata"], "name": "again"}})["spec"]["initContainers"]
+        created(world, {**given, "metadata": {**given["metadata"], "name": "again"}})["spec"]["initContainers"]
         == (given["spec"]["initContainers"])
     )
     busy = make_application(world.namespace, "assistants", annotations={"example.com/note": "kept"})
@@ -182,7 +208,7 @@ def test_only_labelled_pods_are_given_one_and_only_once(world: RouteWorld) -> No
         "name": "own"
     }
     busy["spec"] |= {"initContainers": [own], "volumes": [{"name": "own", "emptyDir": {}}]}
-    made = created(busy)
+    made = created(world, busy)
     assert [one["name"] for one in made["spec"]["initContainers"]] == ["fairlead-gateway", "own"]
     assert made["spec"]["volumes"][0]["name"] == "own"
     assert made["metadata"]["annotations"]["example.com/note"] == "kept"

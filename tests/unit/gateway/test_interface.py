@@ -4,16 +4,20 @@ rings for whoever changes it."""
 from __future__ import annotations
 
 import re
+from hashlib import blake2b
 
 from tests.unit.planning.route.routes import make_facts, make_route, make_spec
 
+from fairlead.config import OperatorConfig
 from fairlead.facts.observed import OperatorFacts
 from fairlead.gateway.envoy import GatewaySettings, render_files
 from fairlead.gateway.envoy.files import ROUTING_INTERFACE
 from fairlead.gateway.envoy.listeners import make_listeners
+from fairlead.gateway.envoy.sidecar import SIDECAR_INTERFACE, SIDECAR_SETTINGS
 from fairlead.gateway.lookup import make_lookup
 from fairlead.gateway.lua import load_classifier
 from fairlead.planning.route import resolve_route
+from fairlead.planning.route.injection import make_injection
 from fairlead.providers.loader import ProviderCatalog
 
 NEXT = (
@@ -60,3 +64,41 @@ def test_the_classifier_says_all_that_it_is_given() -> None:
     text = load_classifier()
     head = text[text.index("-- Data: `filter_context`") : text.index("-- Ids of profiles")]
     assert set(re.findall(r"^--   (\w+) {2,}", head, re.MULTILINE)) == LOOKUP
+
+
+SIDECAR_NEXT = (
+    "Could the pods to which the last release gave a sidecar read today's ConfigMaps? If not, raise SIDECAR_INTERFACE, publish under both"
+    " numbers, and say so in CHANGELOG.md. Then write here what is there now."
+)
+SIDECAR_INTERFACE_NOW = 1
+#: Of its Envoy, with which listeners and files of later releases must get along.
+SIDECAR = {
+    "image": "envoyproxy/envoy:distroless-v1.40.0",
+    "bootstrap": "2fbc0808",
+    "arguments": "--concurrency 1 --disable-hot-restart --reject-unknown-dynamic-fields --drain-strategy immediate --drain-time-s 3600"
+    " --log-level warning",
+    "mounts": ["/etc/fairlead/gateway", "/run/fairlead", "/var/run/secrets/kubernetes.io/serviceaccount"],
+    "sources": [
+        "r-gateway-sidecar1-clusters", "r-gateway-sidecar1-egress", "r-gateway-sidecar1-routes", "r-gateway-sidecar1-listeners",
+        "r-gateway-clients",
+    ],
+    "own": ["authentication.json", "cds.json", "gateway-authorities.json", "lds.json"],
+    "ports": (4285, 4286),
+}  # fmt: skip
+
+
+def test_sidecars_of_earlier_releases_read_what_is_published() -> None:
+    image = str(OperatorConfig.model_fields["gateway_image"].default)
+    made = make_injection("r", image)
+    _, bootstrap, *arguments = made.container["args"]
+    first, *others = made.volumes[0]["projected"]["sources"]
+    found = {
+        "image": made.container["image"],
+        "bootstrap": blake2b(bootstrap.encode(), digest_size=4).hexdigest(),
+        "arguments": " ".join(arguments),
+        "mounts": [mount["mountPath"] for mount in made.container["volumeMounts"]],
+        "sources": [next(iter(source.values()))["name"] for source in others],
+        "own": sorted(item["path"] for item in first["downwardAPI"]["items"]),
+        "ports": (SIDECAR_SETTINGS.port, SIDECAR_SETTINGS.status_port),
+    }
+    assert (SIDECAR_INTERFACE, found) == (SIDECAR_INTERFACE_NOW, SIDECAR), SIDECAR_NEXT

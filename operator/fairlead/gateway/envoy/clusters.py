@@ -167,8 +167,8 @@ def _make_upstream_cluster(upstream: Upstream, settings: GatewaySettings) -> Jso
 
 
 def _make_gateway_cluster(gateway: Upstream, settings: GatewaySettings) -> Json:
-    """From a sidecar to the gateway: the request as the caller sent it, credentials included, and without what was found out here,
-    since the gateway finds it out again."""
+    """From a sidecar to the gateway: the request as the caller sent it, credentials included. What was noted on it here the gateway drops,
+    and finds it out again."""
     name, host = f"gateway~{gateway.place}", gateway.authority
     changes: list[Json] = [{"append": set_header(theirs, f"%REQ({ours})%")} for theirs, ours in SHOWN_HEADERS.items()]
     changes += [{"remove": ours} for ours in SHOWN_HEADERS.values()]
@@ -183,16 +183,17 @@ def _make_gateway_cluster(gateway: Upstream, settings: GatewaySettings) -> Json:
             make_filter("codec", "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec"),
         ],
     }
+    endpoint = {
+        "hostname": host,
+        "address": {"socket_address": {"address": gateway.host, "port_value": gateway.port}},
+    }
     cluster = _make_upstream_cluster(gateway, settings)
-    (locality,) = cluster["load_assignment"]["endpoints"]
-    ((endpoint,),) = (locality["lb_endpoints"],)
+    # One address stands for all gateways: left out for what they answer about one model it would be missing for all others.
+    del cluster["outlier_detection"]
     return {
         **cluster,
         "name": name,
-        "load_assignment": {
-            "cluster_name": name,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {**endpoint["endpoint"], "hostname": host}}]}],
-        },
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}]},
         "typed_extension_protocol_options": {_PROTOCOL: protocol},
     }
 

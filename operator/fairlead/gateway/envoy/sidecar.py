@@ -2,7 +2,7 @@
 
 It starts with arguments and annotations of its pod alone, so that a pod starts whatever is published. All that a release may change,
 listeners included, comes in the route's ConfigMaps: `SIDECAR_INTERFACE` is in their names and says what they take for granted of the
-pod (its bootstrap, its ports, the names of its files). Whoever changes that publishes under both numbers.
+pod (its Envoy, its bootstrap, its ports, the names of its files). Whoever changes that publishes under both numbers.
 """
 
 from __future__ import annotations
