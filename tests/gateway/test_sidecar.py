@@ -98,9 +98,11 @@ async def test_without_its_route_it_says_so_and_with_it_serves(
     answer = await send(client, sidecar, "chat")
     assert answer.status == 503
     assert json.loads(answer.text)["error"]["code"] == "no_route"
+    assert httpx.get(f"{sidecar.url}/healthz", timeout=5).status_code == 503
     assert "assistants" in json.loads(answer.text)["error"]["message"]
     assert httpx.get(f"http://127.0.0.1:{sidecar.settings.status_port}/metrics", timeout=5).status_code == 200
     give_route(world, sidecar)
+    assert httpx.get(f"{sidecar.url}/healthz", timeout=5).status_code == 200
     answer = await send(client, sidecar, "chat")
     assert (answer.status, answer.backend) == (200, "alpha"), answer
     assert world.seen() == {"alpha": [answer.id]}

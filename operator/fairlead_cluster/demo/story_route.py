@@ -18,6 +18,7 @@ from typing import Any
 import httpx2
 import yaml
 
+from fairlead_cluster.demo.application import PORT, make_application
 from fairlead_cluster.demo.attached import AttachedCluster
 from fairlead_cluster.demo.console import Console
 from fairlead_cluster.demo.story_serve import StoryFailedError, condition, show
@@ -37,6 +38,9 @@ PUBLIC = {"x-data-classification": "Public"}
 REQUESTS_PER_S = 20.0
 OPEN_STREAMS = 5
 SAMPLE = 60
+POLICY = Path("manifests/sidecars/policy.yaml")
+#: Longer than kubelets take to project what has changed.
+PROJECTED_S = 120.0
 
 _MODEL = """
 apiVersion: fairlead.dev/v1alpha1
@@ -89,6 +93,7 @@ def tell(cluster: AttachedCluster, console: Console, _: Sequence[str]) -> None:
         story.ask_everybody()
         story.fail_over()
         asyncio.run(story.shift_canary())
+        story.give_sidecar()
         story.exchange_key()
         story.describe()
 
@@ -206,6 +211,39 @@ class _Story:
         if report.failed or after["canary"] <= before["canary"]:
             raise StoryFailedError("the canary did not move, or requests failed")
 
+    def give_sidecar(self) -> None:
+        """An application whose pod is labelled for the route: there before it is served, and then without a hop."""
+        self._console.step("An application gets a gateway of its own: the policy gives its labelled pod a sidecar")
+        pod = make_application("app", NAMESPACE, ROUTE)
+        show(self._cluster, self._console, "apply", "-f", str(POLICY))
+        self._until(lambda: "fairlead-gateway" in self._dry_run(pod), "the policy is in force", CHANGE_TIMEOUT_S)
+        self._cluster.kubectl.apply(pod)
+        self._until(
+            lambda: self._ask_application(TEAM_A).status_code == 503, "the application is there", READY_TIMEOUT_S
+        )
+        self._tell("the application, before its route serves sidecars", self._ask_application(TEAM_A), 503)
+        patch = [
+            {"op": "add", "path": "/spec/gateway/applicationSidecars", "value": True},
+            {"op": "add", "path": "/spec/dataPolicy/denyClasses", "value": ["Public", "Internal", "Confidential"]},
+            {
+                "op": "add",
+                "path": "/spec/models/-",
+                "value": {"name": "large", "targets": [{"backend": "cloud", "model": "big-model"}]},
+            },
+        ]
+        arguments = ("patch", "llmrt", ROUTE, "-n", NAMESPACE, "--type=json", "-p", json.dumps(patch))
+        show(self._cluster, self._console, *arguments)
+        self._until(lambda: self._ask_application(TEAM_A).status_code == 200, "its sidecar has the route", PROJECTED_S)
+        self._until(self._is_ready, "the change is programmed", CHANGE_TIMEOUT_S)
+        self._tell("the application, by a local model", self._ask_application(TEAM_A), 200, {"stable", "canary"})
+        self._provider.clear()
+        cloud = self._ask_application(TEAM_A, model="large", headers=PUBLIC)
+        self._tell("the application, a cloud model, by way of the gateway", cloud, 200, {"cloud"})
+        self._tell("the application, a cloud model, not declared", self._ask_application(TEAM_A, model="large"), 403)
+        (seen,) = self._provider.wait_for(1)
+        if TEAM_A in repr(seen.request):
+            raise StoryFailedError("the provider saw the caller's key")
+
     def exchange_key(self) -> None:
         """A client's key is exchanged for another one, without a restart."""
         self._console.step("Exchange a client's key: the new one is let in, the old one is not, no pod is replaced")
@@ -231,10 +269,20 @@ class _Story:
     def _ask(
         self, key: str, content: str, *, model: str = "chat", headers: Mapping[str, str] | None = None
     ) -> httpx2.Response:
-        body = {"model": model, "messages": [{"role": "user", "content": content}], "max_tokens": 8}
-        sent = {"authorization": f"Bearer {key}", **(headers or {})}
-        with httpx2.Client(trust_env=False, timeout=30) as client:
-            return client.post(f"{self._url}/v1/chat/completions", json=body, headers=sent)
+        return _post(self._url, key, content, model, headers)
+
+    def _ask_application(
+        self, key: str, *, model: str = "chat", headers: Mapping[str, str] | None = None
+    ) -> httpx2.Response:
+        """The same by the application. Until it is there, as if it were a gateway that does not answer."""
+        pod = json.loads(self._cluster.kubectl("get", "pod", "app", "-n", NAMESPACE, "-o", "json"))
+        try:
+            return _post(f"http://{pod['status'].get('podIP')}:{PORT}", key, "hello", model, headers)
+        except httpx2.TransportError:
+            return httpx2.Response(502)
+
+    def _dry_run(self, pod: Json) -> str:
+        return self._cluster.kubectl("create", "--dry-run=server", "-o", "json", "-f", "-", stdin=json.dumps(pod))
 
     def _tell(self, who: str, answer: httpx2.Response, status: int, backends: set[str] | None = None) -> None:
         backend = answer.headers.get("x-fairlead-backend", "nobody")
@@ -273,6 +321,13 @@ class _Story:
                 described = self._cluster.kubectl("describe", "llmrt", ROUTE, "-n", NAMESPACE)
                 raise StoryFailedError(f"not in {timeout_s:.0f} s: {what}\n{described}")
             time.sleep(0.3)
+
+
+def _post(url: str, key: str, content: str, model: str, headers: Mapping[str, str] | None = None) -> httpx2.Response:
+    body = {"model": model, "messages": [{"role": "user", "content": content}], "max_tokens": 8}
+    sent = {"authorization": f"Bearer {key}", **(headers or {})}
+    with httpx2.Client(trust_env=False, timeout=30) as client:
+        return client.post(f"{url}/v1/chat/completions", json=body, headers=sent)
 
 
 def _counts(counted: Counter[str]) -> str:

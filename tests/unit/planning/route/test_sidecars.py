@@ -49,6 +49,15 @@ def test_nothing_unless_the_route_asks_for_it() -> None:
     ]
 
 
+def test_what_is_published_is_published_once() -> None:
+    first = plan(make_route(spec()))
+    again = plan(make_route(spec()), observed=carry_out(first))
+    assert {child.key: child.digest for child in again.children} == {
+        child.key: child.digest for child in first.children
+    }
+    assert again.deletes == ()
+
+
 def test_no_gateway_is_replaced_for_it() -> None:
     before, _ = served()
     after = {child.key: child.digest for child in plan(make_route(spec())).children}
