@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,9 +71,11 @@ def status(sidecar: Sidecar) -> int:
         return 0
 
 
-def files_of(world: World, sidecar: Sidecar, *, is_tls: bool = False) -> dict[str, str]:
+def files_of(
+    world: World, sidecar: Sidecar, spec: dict[str, Any] | None = None, *, is_tls: bool = False
+) -> dict[str, str]:
     gateway = make_gateway_upstream("127.0.0.1", world.gateway.settings.port, HOST, is_tls=is_tls)
-    return render_sidecar_files(make_sidecar_table(world.table(SPEC), gateway), sidecar.settings)
+    return render_sidecar_files(make_sidecar_table(world.table(spec or SPEC), gateway), sidecar.settings)
 
 
 CLIENTS = {AUTHENTICATION_FILE: render_authentication(KEYS, "1", anonymous=False)}
@@ -190,6 +194,32 @@ async def test_when_the_deployment_fails_the_gateway_takes_over(
     internal = await ask(client, sidecar.url, make_body("chat", stream=stream), key=KEY)
     assert internal.status == 503
     assert world["openai"].recorded == []
+
+
+async def test_changes_under_load_cut_nobody_off(world: World, sidecar: Sidecar, client: httpx.AsyncClient) -> None:
+    """In one step and confirmed by nobody: for a moment a request may find nobody (503), and that is all that may happen."""
+    give_route(world, sidecar)
+    answers: list[Answer] = []
+    is_over = asyncio.Event()
+
+    async def ask_on() -> None:
+        while not is_over.is_set():
+            answers.append(await send(client, sidecar, "chat"))
+
+    asking = [asyncio.create_task(ask_on()) for _ in range(4)]
+    for number in range(20):
+        spec = copy.deepcopy(SPEC)
+        if number % 2:
+            spec["models"][0]["targets"].insert(1, {"backend": "beta"})
+            spec["models"].append({"name": f"more-{number}", "targets": [{"backend": "beta"}]})
+        sidecar.project(files_of(world, sidecar, spec), CLIENTS)
+        await asyncio.sleep(0.1)
+    is_over.set()
+    await asyncio.gather(*asking)
+    failed = [answer for answer in answers if not answer.is_success]
+    print(f"\n{len(answers)} answers over 20 changes, {len(failed)} failed")
+    assert {answer.status for answer in failed} <= {503}
+    assert len(failed) * 50 < len(answers)
 
 
 def test_nothing_of_a_provider_is_in_its_files(world: World, sidecar: Sidecar) -> None:
