@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.gateway.world import CATALOG, TRUSTED_HOST, _facts, _parse, _table_of, backend_entries
+from tests.gateway.world import CATALOG, TRUSTED_HOST, _facts, backend_entries, make_route_table, parse_route
 
 from fairlead.facts.observed import OperatorFacts
 from fairlead.gateway.envoy.sidecar import render_sidecar_files
@@ -24,7 +24,7 @@ def gateway(*, is_tls: bool = False) -> Any:
 
 
 def table_of(targets: list[Json], encrypted: tuple[str, ...] = (), **spec: Any) -> RouteTable:
-    route = _parse(
+    route = parse_route(
         {
             "backends": backend_entries(),
             "models": [{"name": "chat", "targets": targets}],
@@ -49,7 +49,7 @@ def table_of(targets: list[Json], encrypted: tuple[str, ...] = (), **spec: Any) 
         },
     )
     operator = OperatorFacts(trusted_hosts=frozenset({TRUSTED_HOST}))
-    return _table_of(route, resolve_backends(route, facts, operator, CATALOG))
+    return make_route_table(route, resolve_backends(route, facts, operator, CATALOG))
 
 
 def tried(targets: list[Json], wanted: str = "Public", *, is_tls: bool = False, **more: Any) -> list[list[str]]:
