@@ -19,6 +19,7 @@ from fairlead.gateway.sidecar import make_gateway_upstream, make_sidecar_table
 from fairlead.gateway.table import RouteTable
 from fairlead.planning.ownership import find_ours
 from fairlead.planning.route.certificate import certificate_secret
+from fairlead.planning.route.files import fits
 from fairlead.planning.route.metadata import make_metadata
 from fairlead.planning.route.network import service_port
 
@@ -75,11 +76,14 @@ def make_sidecar_maps(route: LLMRoute, table: RouteTable, observed: Observed, *,
     return [_make_map(route, part, {file: files[file]}) for part, file in SIDECAR_PARTS.items()]
 
 
-def narrow_sidecar_maps(route: LLMRoute, narrow: Callable[[str], str], observed: Observed) -> list[Json]:
+def narrow_sidecar_maps(route: LLMRoute, narrow: Callable[..., str], observed: Observed) -> list[Json]:
     """What runs, less what a spec that is not accepted no longer permits; nothing where nothing runs."""
     live = _find(route, "routes", observed)
     text = str(((live or {}).get("data") or {}).get(PUBLIC_FILE, ""))
-    return [_make_map(route, "routes", {PUBLIC_FILE: narrow(text)})] if text and is_untouched(text) else []
+    if not text or not is_untouched(text):
+        return []
+    left = {PUBLIC_FILE: narrow(text)}
+    return [_make_map(route, "routes", left if fits(left) else {PUBLIC_FILE: narrow(text, shorten=False)})]
 
 
 def _find(route: LLMRoute, part: str, observed: Observed) -> Mapping[str, Any] | None:

@@ -99,6 +99,17 @@ def test_what_is_no_longer_permitted_goes_at_once_though_the_rest_is_refused() -
     assert not reaches(found["routes"], "local")
 
 
+def test_what_does_not_fit_when_it_is_narrowed_is_narrowed_further() -> None:
+    route = make_route(spec())
+    observed = carry_out(plan(route))
+
+    def narrow(text: str, *, shorten: bool = True) -> str:
+        return text + " " * 1024 * 1024 if shorten else text
+
+    (made,) = sidecars.narrow_sidecar_maps(route, narrow, observed)
+    assert len(made["data"]["rds-public.json"]) < 1024 * 1024
+
+
 def test_a_limit_in_a_spec_that_is_refused_takes_nothing_from_anybody() -> None:
     made = spec()
     first = plan(make_route(made))
