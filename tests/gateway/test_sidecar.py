@@ -13,9 +13,10 @@ import httpx
 import pytest
 from tests.gateway.asking import Answer, ask, make_body
 from tests.gateway.sidecar import Sidecar, running_sidecar
+from tests.gateway.tokens import AUDIENCE, ISSUER, SigningKey, make_token
 from tests.gateway.world import SECRETS, World, backend_entries, make_world
 
-from fairlead.gateway.envoy.clients import AUTHENTICATION_FILE, render_authentication
+from fairlead.gateway.envoy.clients import AUTHENTICATION_FILE, TokenIssuer, render_authentication
 from fairlead.gateway.envoy.sidecar import render_sidecar_files
 from fairlead.gateway.sidecar import make_gateway_upstream, make_sidecar_table
 from fairlead_cluster.certificates import Authority
@@ -168,6 +169,30 @@ async def test_no_engine_is_shown_credentials(world: World, sidecar: Sidecar, cl
         client, sidecar.url, make_body("cloud"), data_class="Public", headers={**forged, "x-api-key": KEY}
     )
     assert (answer.status, answer.backend) == (200, "openai"), answer
+
+
+async def test_a_token_is_shown_to_the_gateway_and_to_nobody_else(
+    world: World, sidecar: Sidecar, client: httpx.AsyncClient
+) -> None:
+    signer = SigningKey("first")
+    issuer = TokenIssuer(ISSUER, (AUDIENCE,), "sub", (signer.public,))
+    give_route(world, sidecar)
+    world.gateway.let_in(KEYS, "tokens", anonymous=False, tokens=issuer)
+    clients = {AUTHENTICATION_FILE: render_authentication(KEYS, "tokens", anonymous=False, tokens=issuer)}
+    sidecar.project(files_of(world, sidecar), clients)
+    sidecar.until(lambda: sidecar.loaded().get(AUTHENTICATION_FILE) == "tokens", "knowing the issuer")
+    token = make_token(signer)
+    try:
+        assert (await ask(client, sidecar.url, make_body("chat"), key=token)).backend == "alpha"
+        cloud = await ask(client, sidecar.url, make_body("cloud"), key=token, data_class="Public")
+        assert (cloud.status, cloud.backend) == (200, "openai"), cloud
+        other = make_token(SigningKey("first"))
+        assert (await ask(client, sidecar.url, make_body("chat"), key=other)).status == 401
+        for name in ("alpha", "openai"):
+            (recorded,) = world[name].recorded
+            assert token not in repr(recorded.request)
+    finally:
+        world.gateway.let_in(KEYS, "keys", anonymous=False)
 
 
 async def test_what_the_gateway_answers_about_one_model_leaves_the_others_alone(
