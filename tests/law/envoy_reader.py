@@ -281,13 +281,17 @@ class Gateway:
             "request_body_buffer_limit",
             "response_headers_to_add",
             "routes",
+            "typed_per_filter_config",
         )
         headers = {":method": method, ":authority": domain}
         said = ((CLASS_HEADER, mark), (IDLE_HEADER, idle), (AFFINITY_HEADER, affinity))
         headers |= {name: value for name, value in said if value is not None}
         for route in host["routes"]:
             if _matches(route["match"], path, headers):
-                return self._leave(route, path, domain)
+                hop = self._leave(route, path, domain)
+                if isinstance(hop, Facts) and hop.credentials != () and not _keeps_refused_keys(host, domain):
+                    raise Unreadable(f"{domain} passes on what a provider says of its key")
+                return hop
         return Refused(404)
 
     def _leave(self, route: Json, path: str, domain: str) -> Facts | Refused:
@@ -354,6 +358,22 @@ class Gateway:
             if resource["name"] == name:
                 return str(resource["generic_secret"]["secret"]["filename"])
         raise Unreadable(f"{source} has no {name}")
+
+
+def _keeps_refused_keys(host: Json, domain: str) -> bool:
+    """Whether the answer 401 is replaced by one of the gateway's own. Nothing else may become of an answer."""
+    filters = _only(host.get("typed_per_filter_config", {}), f"filters of {domain}", "refused_key")
+    if not filters:
+        return False
+    where = f"refused_key of {domain}"
+    kind = "envoy.extensions.filters.http.custom_response.v3.CustomResponse"
+    config = _typed(filters["refused_key"], where, kind, "custom_response_matcher")
+    (matcher,) = _only(config["custom_response_matcher"]["matcher_list"], where, "matchers")["matchers"]
+    predicate = matcher["predicate"]["single_predicate"]
+    _typed(predicate["input"]["typed_config"], where, "envoy.type.matcher.v3.HttpResponseStatusCodeMatchInput")
+    policy = "envoy.extensions.http.custom_response.local_response_policy.v3.LocalResponsePolicy"
+    answer = _typed(matcher["on_match"]["action"]["typed_config"], where, policy, "status_code")
+    return bool(predicate["value_match"] == {"exact": "401"} and answer["status_code"] == 502)
 
 
 def _model_of(domain: str) -> str:

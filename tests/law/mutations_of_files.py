@@ -273,6 +273,22 @@ def the_egress_side_has_an_endpoint_for_files(files: Files) -> None:
 
 
 @edit
+def what_a_provider_says_of_its_key_is_passed_on(files: Files) -> None:
+    for host in _egress_hosts(files):
+        host.pop("typed_per_filter_config", None)
+
+
+@edit
+def an_answer_is_asked_for_elsewhere(files: Files) -> None:
+    """By a policy that follows a redirect: to a host that no class was checked for."""
+    redirect = "type.googleapis.com/envoy.extensions.http.custom_response.redirect_policy.v3.RedirectPolicy"
+    for host in _egress_hosts(files):
+        for config in host.get("typed_per_filter_config", {}).values():
+            for matcher in config["custom_response_matcher"]["matcher_list"]["matchers"]:
+                matcher["on_match"]["action"]["typed_config"] = {"@type": redirect, "uri": "https://elsewhere.example/"}
+
+
+@edit
 def egress_hosts_are_exchanged(files: Files) -> None:
     hosts = _egress_hosts(files)
     for host, domains in zip(hosts, _rotate([host["domains"] for host in hosts]), strict=True):
