@@ -30,6 +30,7 @@ __all__ = [
     "dump_resources",
     "is_untouched",
     "read_resources",
+    "render_bootstrap",
     "render_files",
     "version_of",
 ]
@@ -72,14 +73,18 @@ def render_files(table: RouteTable, settings: GatewaySettings) -> GatewayFiles:
             routing[f"{key_name(upstream, number)}.json"] = _dump(_make_key_source(upstream, number, settings))
         if upstream.authorities is not None and upstream.name in used:
             routing[f"{authorities_name(upstream)}.json"] = _dump(_make_authorities_source(upstream, settings))
-    listeners = make_listeners(settings)
+    return GatewayFiles(bootstrap=render_bootstrap(settings), routing=routing)
+
+
+def render_bootstrap(settings: GatewaySettings) -> dict[str, str]:
+    """The files that a gateway starts with. They say nothing of a route."""
     bootstrap = {
         "bootstrap.json": _dump(make_bootstrap(settings)),
-        settings.listeners_file: dump_resources(_LISTENER, listeners),
+        settings.listeners_file: dump_resources(_LISTENER, make_listeners(settings)),
     }
     if settings.is_tls:
         bootstrap[CERTIFICATE_FILE] = _dump(make_certificate_source(settings.certificate_directory))
-    return GatewayFiles(bootstrap=bootstrap, routing=routing)
+    return bootstrap
 
 
 def _make_key_source(upstream: Upstream, number: int, settings: GatewaySettings) -> Json:
