@@ -183,7 +183,7 @@ def running_gateway(
         mounts[made.key_directory(secret)].write(data)
     for secret, data in (authority_secrets or {}).items():
         Mount(Path(made.authorities_directory_of(secret))).write(data)
-    # As planning/route/pod.py starts it, but for what processes beside it need.
+    # As planning/gateway.py starts it, but for what processes beside it need.
     command = [str(envoy_binary()), "--config-path", f"{made.bootstrap_directory}/bootstrap.json", "--concurrency", "2",
                "--disable-hot-restart", "--reject-unknown-dynamic-fields", "--log-level", "warning",
                "--log-path", f"{directory}/envoy.log"]  # fmt: skip

@@ -16,11 +16,11 @@ import pytest
 import yaml
 from tests.unit.packaging.restricted import violations
 
-from fairlead.api.names import ANNOTATION_REVISION, ANNOTATION_TEMPLATE
+from fairlead.api.names import ANNOTATION_REVISION, ANNOTATION_TEMPLATE, FILE_ANNOTATION_PREFIX
 from fairlead.api.resource import LLMDeployment
 from fairlead.api.validation import parse_llmdeployment
 from fairlead.engines.loader import EngineCatalog
-from fairlead.facts.observed import Observed, OperatorFacts
+from fairlead.facts.observed import CarriedGateway, Observed, OperatorFacts
 from fairlead.planning.deployment import plan_deployment
 
 FOLDER = Path(__file__).parent
@@ -32,7 +32,9 @@ def render(case: str) -> str:
     raw = yaml.safe_load((FOLDER / "cases" / f"{case}.yaml").read_text())
     resource = parse_llmdeployment(raw)
     assert isinstance(resource, LLMDeployment), [str(finding) for finding in resource]
-    plan = plan_deployment(resource, Observed(), EngineCatalog.builtin(), OperatorFacts(), NOW)
+    carried = CarriedGateway("assistants", "Sidecar", (("llama-8b", 8443), ("other", 8000)))
+    observed = Observed(gateway=carried if resource.spec.gateway is not None else None)
+    plan = plan_deployment(resource, observed, EngineCatalog.builtin(), OperatorFacts(), NOW)
     documents = [_without_noise(dict(child.body)) for child in plan.children]
     documents.append(
         {
@@ -51,6 +53,8 @@ def _without_noise(body: dict[str, Any]) -> dict[str, Any]:
     for key in (ANNOTATION_REVISION, ANNOTATION_TEMPLATE):
         if key in annotations:
             annotations[key] = f"<{key.rpartition('/')[2]}>"
+    pod = body["spec"].get("template", {}).get("metadata", {}).get("annotations", {})
+    pod.update({key: "<file>" for key in pod if key.startswith(FILE_ANNOTATION_PREFIX)})
     return body
 
 

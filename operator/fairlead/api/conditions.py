@@ -72,6 +72,7 @@ class Reason(StrEnum):
     API_UNAVAILABLE = "ApiUnavailable"
     PUBLISHING = "Publishing"
     GATEWAYS_PENDING = "GatewaysPending"
+    GATEWAY_NOT_CARRIED = "GatewayNotCarried"
     BACKENDS_NOT_READY = "BackendsNotReady"
     # a person must act
     INVALID_SPEC = "InvalidSpec"
@@ -138,6 +139,10 @@ REASON_DOCS: Final[Mapping[Reason, ReasonDoc]] = {
     Reason.GATEWAYS_PENDING: ReasonDoc(
         "The gateway's pods are starting, or fewer are ready than asked for.",
         "If it lasts, look at the pods (`kubectl describe pod`).",
+    ),
+    Reason.GATEWAY_NOT_CARRIED: ReasonDoc(
+        "The route says `gateway.mode: Sidecar`, and no LLMDeployment carries its gateway, or only pods of an earlier release do.",
+        "Name the route in `spec.gateway.routeRef` of an LLMDeployment, or do as the message says.",
     ),
     Reason.BACKENDS_NOT_READY: ReasonDoc(
         "Some model has no backend that answers; `status.backends` says which backend lacks what.",
@@ -247,7 +252,8 @@ REASON_DOCS: Final[Mapping[Reason, ReasonDoc]] = {
     ),
     Reason.GATEWAY_REMOVED: ReasonDoc(
         "An Event, no condition: a pod of the gateway had not loaded, half a minute later, a routing that withdraws something, so it "
-        "was deleted and another one takes its place. Streams through it were cut.",
+        "was deleted and another one takes its place. Streams through it were cut. A pod in which an engine runs is left, and the route's "
+        "Service leads there no more.",
         "If it happens again, look at the node of that pod: its kubelet does not bring changed ConfigMaps to pods, or the operator does"
         " not reach the pod's port `status`.",
     ),

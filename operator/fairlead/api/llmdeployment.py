@@ -25,6 +25,7 @@ from fairlead.api.model import (
 from fairlead.api.pod import PodSpec
 from fairlead.api.resources import AcceleratorSpec, AccessMode, ParallelismSpec, ResourcesSpec, StorageSpec, StorageType
 from fairlead.api.serving import (
+    CarriedGatewaySpec,
     CertificateSpec,
     EncryptionSpec,
     InTransit,
@@ -35,6 +36,7 @@ from fairlead.api.serving import (
     RevisionPolicy,
     RolloutSpec,
     RolloutStrategy,
+    RouteReference,
     ServiceSpec,
     ServiceType,
 )
@@ -44,6 +46,7 @@ __all__ = [
     "AcceleratorSpec",
     "AccessMode",
     "ApiModel",
+    "CarriedGatewaySpec",
     "CertificateSpec",
     "ConfigMapKeyReference",
     "ContextSpec",
@@ -68,6 +71,7 @@ __all__ = [
     "RevisionPolicy",
     "RolloutSpec",
     "RolloutStrategy",
+    "RouteReference",
     "SecretKeyReference",
     "ServiceSpec",
     "ServiceType",
@@ -106,6 +110,8 @@ class LLMDeploymentSpec(ApiModel):
     """The Service in front of the engine pods. Absent: a ClusterIP Service on port 80, or 443 with encryption."""
     encryption: EncryptionSpec | None = None
     """TLS up to the engine pods, without which a route sends no Restricted requests here. Absent: plain HTTP."""
+    gateway: CarriedGatewaySpec | None = None
+    """A route's gateway in each engine pod, as a sidecar on port 18080. Absent: none."""
     probes: ProbesSpec | None = None
     """Timing of the startup, readiness and liveness probes. Absent: computed or the engine's defaults."""
     rollout: RolloutSpec | None = None

@@ -5,6 +5,7 @@ Names are API: a changed name orphans objects of running installations. Children
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 GROUP: Final = "fairlead.dev"
@@ -73,6 +74,10 @@ ANNOTATION_AUTHORITIES: Final = f"{GROUP}/gateway-authorities"
 #: On a gateway's pods: which routing their kubelet was told to project, and when.
 ANNOTATION_ROUTING: Final = f"{GROUP}/routing"
 
+#: On engine pods that carry a gateway: which routing it can carry out, and under this prefix the files that it starts with.
+ANNOTATION_INTERFACE: Final = f"{GROUP}/gateway-interface"
+FILE_ANNOTATION_PREFIX: Final = f"{GROUP}/gateway."
+
 #: On a gateway's pods: the Secret with whose certificate they serve; without it they serve plain HTTP.
 ANNOTATION_TLS: Final = f"{GROUP}/tls-secret"
 
@@ -120,6 +125,23 @@ def make_gateway_labels(name: str) -> dict[str, str]:
 def make_gateway_selector(name: str) -> dict[str, str]:
     """Selector of the gateway pods of LLMRoute `name`: immutable for the life of its Deployment."""
     return {LABEL_INSTANCE: name, LABEL_COMPONENT: COMPONENT_GATEWAY, LABEL_MANAGED_BY: MANAGED_BY}
+
+
+def make_carrier_labels(route: str) -> dict[str, str]:
+    """Labels on engine pods that carry a gateway of LLMRoute `route`, beside those of an engine."""
+    return {LABEL_LLMROUTE: route}
+
+
+def make_carrier_selector(route: str) -> dict[str, str]:
+    """Selector of the engine pods, of whatever LLMDeployment, that carry a gateway of LLMRoute `route`."""
+    return {LABEL_LLMROUTE: route, LABEL_COMPONENT: COMPONENT_ENGINE, LABEL_MANAGED_BY: MANAGED_BY}
+
+
+def find_route_ref(spec: object) -> str:
+    """Name of the LLMRoute whose gateway an LLMDeployment's pods carry, "" if they carry none. The raw spec need not be valid."""
+    gateway = spec.get("gateway") if isinstance(spec, Mapping) else None
+    reference = gateway.get("routeRef") if isinstance(gateway, Mapping) else None
+    return str(reference.get("name") or "") if isinstance(reference, Mapping) else ""
 
 
 def gateway_name(route: str) -> str:

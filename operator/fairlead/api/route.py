@@ -94,6 +94,13 @@ class DeploymentReference(ApiModel):
     a tenth of it. Requests that an affinity sends to one pod are not held back. Absent: its whole share at once."""
 
 
+class GatewayMode(StrEnum):
+    """Where gateways run."""
+
+    DEPLOYMENT = "Deployment"
+    SIDECAR = "Sidecar"
+
+
 class GatewayServiceSpec(ApiModel):
     """The Service in front of the gateway's pods."""
 
@@ -120,19 +127,26 @@ class GatewayTLSSpec(ApiModel):
 class GatewaySpec(ApiModel):
     """Where the gateway runs, and how it is reached."""
 
+    mode: GatewayMode = GatewayMode.DEPLOYMENT
+    """Deployment: in pods of their own. Sidecar: beside the engines, in the pods of every LLMDeployment of this namespace whose
+    spec.gateway.routeRef names this route; only for routes without providers and without tls. Default: Deployment."""
     replicas: Annotated[Int, Field(ge=1, le=100)] = 2
-    """Gateway pods. Default: 2, so that one may fail."""
+    """Gateway pods. Default: 2, so that one may fail. With mode Sidecar it has no effect: there are as many gateways as engine
+    pods that carry one."""
     drain_timeout: Annotated[str, Field(min_length=2, max_length=32)] = "1m"
     """How long a gateway pod that ends may go on with the streams it has, as a duration such as 1m (0s to 1h); what
-    takes longer is cut. The pod stays as long even if nothing runs. Default: 1m."""
+    takes longer is cut. The pod stays as long even if nothing runs. Default: 1m. With mode Sidecar it has no effect:
+    rollout.drainTimeout of the LLMDeployment counts."""
     revision: RevisionPolicy = RevisionPolicy.PINNED
     """When gateway pods get what a newer fairlead would make of them (image, listeners, classifier): Pinned, when they
     are replaced anyway because drainTimeout or the Secrets that they mount change; or Latest, at once. Default: Pinned,
-    so that an upgrade of the operator cuts no stream."""
+    so that an upgrade of the operator cuts no stream. With mode Sidecar it has no effect: rollout.revision of the
+    LLMDeployment counts."""
     service: GatewayServiceSpec | None = None
     """The Service in front of the gateway. Absent: a ClusterIP Service on port 80, or 443 with tls."""
     tls: GatewayTLSSpec | None = None
-    """TLS between clients and gateway: HTTPS (TLS 1.2 or newer, HTTP/2 and HTTP/1.1) and no plain HTTP. Absent: plain HTTP."""
+    """TLS between clients and gateway: HTTPS (TLS 1.2 or newer, HTTP/2 and HTTP/1.1) and no plain HTTP. Not with mode Sidecar.
+    Absent: plain HTTP."""
     application_sidecars: Bool = False
     """Serves application pods of this namespace that are labelled fairlead.dev/gateway=<route> through a sidecar of their own: it
     tries deployments itself and passes what needs a provider on to the gateway. Default: false, sidecars of this route answer 503."""
@@ -408,4 +422,4 @@ class LLMRouteSpec(ApiModel):
     """Which class a request has. Absent: Internal unless the header says more, no detectors."""
     limits: LimitsSpec | None = None
     """How much each consumer may ask for, by itself, where its roles say nothing; callers without a key count as one. Divided
-    among the gateway's replicas. Absent: as much as they like."""
+    among the gateway's replicas, or among the engine pods that carry one. Absent: as much as they like."""

@@ -55,6 +55,21 @@ class ServiceSpec(ApiModel):
     refused. Default: none."""
 
 
+class RouteReference(ApiModel):
+    """An LLMRoute of the same namespace."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253)]
+    """Name of the LLMRoute, in the namespace of this LLMDeployment. Required: without it nothing is referred to."""
+
+
+class CarriedGatewaySpec(ApiModel):
+    """The gateway of a route, beside the engine."""
+
+    route_ref: RouteReference
+    """The LLMRoute, which says gateway.mode: Sidecar. It need not be there yet, nor have this LLMDeployment as a backend.
+    The pods depend on its name only: what is edited in it replaces none of them. Required."""
+
+
 class InTransit(StrEnum):
     """Whether requests to the engine pods are encrypted."""
 

@@ -41,17 +41,29 @@ class ApplyFailure:
 
 
 @dataclass(frozen=True, slots=True)
+class CarriedGateway:
+    """The LLMRoute whose gateway an LLMDeployment's pods carry. `mode`: its spec.gateway.mode, "" where there is no such route;
+    `peers`: those of its deployments whose engines its gateways may reach wherever they run, and the ports of their pods."""
+
+    route: str
+    mode: str = ""
+    peers: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """One custom resource's surroundings.
 
     `children` are the live objects that carry our labels for this CR or one of the planned names (also foreign ones: the
     planner and the applier decide ownership by uid). `pods` are the engine pods, oldest first, whatever owns them.
-    `failures` are left over from the last apply of the same generation, so that status can tell of them.
+    `failures` are left over from the last apply of the same generation, so that status can tell of them. `gateway`: of an
+    LLMDeployment whose pods carry one.
     """
 
     children: Mapping[ObjectKey, Json] = field(default_factory=dict)
     pods: Sequence[Json] = ()
     failures: Sequence[ApplyFailure] = ()
+    gateway: CarriedGateway | None = None
 
 
 @dataclass(frozen=True, slots=True)

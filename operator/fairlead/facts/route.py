@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-__all__ = ["ClientsSecret", "GatewayPod", "KeySet", "LocalDeployment", "RouteFacts", "SecretFacts"]
+__all__ = ["Carrier", "ClientsSecret", "GatewayPod", "KeySet", "LocalDeployment", "RouteFacts", "SecretFacts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,17 @@ class LocalDeployment:
     certificate_secret: str = ""
     is_encrypted: bool = False
     why_not_encrypted: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Carrier:
+    """An LLMDeployment whose pods carry the route's gateway. `certificate_secret`: whose authorities they mount, "" without encryption;
+    `is_closed`: they reach nothing but what its NetworkPolicy names."""
+
+    name: str
+    replicas: int = 1
+    certificate_secret: str = ""
+    is_closed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +85,8 @@ class KeySet:
 class GatewayPod:
     """One pod of the gateway. `loaded`: its answer to GET /generation as it is, None when it did not answer; `nudge`: the annotation
     by which its kubelet was last told to look at its volumes again; `certificate`: the Secret with whose certificate it serves, ""
-    without TLS; `created`: when the API server took it in."""
+    without TLS; `created`: when the API server took it in; `carrier`: the LLMDeployment in whose pod it runs, "" in a pod of its
+    own; `interface`: which routing one in an engine pod can carry out."""
 
     name: str
     uid: str
@@ -83,6 +95,8 @@ class GatewayPod:
     loaded: Mapping[str, Any] | None = None
     certificate: str = ""
     created: datetime | None = None
+    carrier: str = ""
+    interface: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +108,4 @@ class RouteFacts:
     clients: ClientsSecret | None = None
     key_set: KeySet | None = None
     gateways: tuple[GatewayPod, ...] = ()
+    carriers: tuple[Carrier, ...] = ()

@@ -252,9 +252,10 @@ def make_table(
     backends: Sequence[Backend],
     upstreams: Mapping[str, Upstream],
     served_models: Mapping[str, str],
+    gateways: int | None = None,
 ) -> RouteTable:
     """`backends` are all of the spec, as the law sees them; `upstreams` those that can be reached now; `served_models`: what a
-    backend calls the model if a target does not say."""
+    backend calls the model if a target does not say; `gateways`: among how many limits are divided (None: the spec's replicas)."""
     policy = spec.data_policy or DataPolicySpec()
     callers = _read_callers(spec)
     profiles: dict[tuple[Role, ...], Profile] = {}
@@ -289,7 +290,7 @@ def make_table(
         targets={model.name: frozenset(target.backend for target in model.targets) for model in spec.models},
         upstreams=tuple(upstreams[backend.name] for backend in backends if backend.name in upstreams),
         affinities={model.name: _make_affinity(model.affinity) for model in spec.models if model.affinity is not None},
-        gateways=(spec.gateway or GatewaySpec()).replicas,
+        gateways=gateways if gateways is not None else (spec.gateway or GatewaySpec()).replicas,
     )
 
 

@@ -23,7 +23,7 @@ from fairlead.facts.observed import ObjectKey
 from fairlead.kube.compare import fingerprint
 from fairlead.kube.packing import Sample, Samples
 from fairlead.kube.prune import PRUNE, find_news, prune_object
-from fairlead.kube.resources import BY_KIND, CONFIG_MAP
+from fairlead.kube.resources import BY_KIND, CONFIG_MAP, POD
 
 Json = dict[str, Any]
 TOMBSTONES_KEPT: Final = 10_000
@@ -33,12 +33,13 @@ TOMBSTONES_KEPT: Final = 10_000
 class Entry:
     """One cached object. `body` is JSON without resourceVersion, so that equal bytes mean: nothing that we look at changed. It is
     packed by `sample` if there is one. `owner` is the custom resource that it belongs to by the owner reference of its controller,
-    or by label."""
+    or by label; `route` the LLMRoute whose gateway an engine pod, or the pods of an LLMDeployment, carry."""
 
     key: ObjectKey
     uid: str
     resource_version: int
     owner: ObjectKey | None
+    route: ObjectKey | None
     controller_uid: str
     controller_kind: str  # "" unless it is a kind of custom resource of ours
     generation: int
@@ -85,8 +86,11 @@ class Change:
         return before != after
 
     def owners(self) -> set[ObjectKey]:
-        """The custom resources that this may concern: of the object as it was and as it is."""
-        return {entry.owner for entry in (self.before, self.after) if entry is not None and entry.owner is not None}
+        """The custom resources that this may concern: of the object as it was and as it is; of a pod that carries a gateway its
+        route, too."""
+        entries = [entry for entry in (self.before, self.after) if entry is not None]
+        routes = [entry.route for entry in entries if entry.key.kind == POD.kind]
+        return {owner for owner in (*(entry.owner for entry in entries), *routes) if owner is not None}
 
 
 NO_CHANGE: Final = Change(None, None)
@@ -104,6 +108,7 @@ class Cache:
         self._entries: dict[ObjectKey, Entry] = {}
         self._by_kind: dict[str, dict[ObjectKey, None]] = {}
         self._by_owner: dict[ObjectKey, set[ObjectKey]] = {}
+        self._by_route: dict[ObjectKey, set[ObjectKey]] = {}
         self._tombstones: OrderedDict[tuple[ObjectKey, str], int] = OrderedDict()
         self._settled: dict[ObjectKey, tuple[str, str]] = {}
         self._samples = Samples()
@@ -119,6 +124,15 @@ class Cache:
         """Everything that belongs to this custom resource, in the order of keys."""
         for key in sorted(self._by_owner.get(owner, ())):
             yield self._entries[key]
+
+    def carriers_of(self, route: ObjectKey) -> Iterator[Entry]:
+        """The LLMDeployments and engine pods that carry this route's gateway, in the order of keys."""
+        for key in sorted(self._by_route.get(route, ())):
+            yield self._entries[key]
+
+    def carried(self, namespace: str) -> list[ObjectKey]:
+        """The LLMRoutes, there or not, whose gateways something in the namespace carries."""
+        return [route for route in self._by_route if route.namespace == namespace]
 
     def keys(self, kind: str, namespace: str | None = None) -> list[ObjectKey]:
         """All keys of a kind, in one namespace or in all."""
@@ -205,27 +219,28 @@ class Cache:
         return owner
 
     def _store(self, entry: Entry, before: Entry | None) -> None:
-        if before is not None and before.owner is not None and before.owner != entry.owner:
+        if before is not None and (before.owner, before.route) != (entry.owner, entry.route):
             self._unindex(before)
         self._entries[entry.key] = entry
         self._by_kind.setdefault(entry.key.kind, {})[entry.key] = None
         if entry.owner is not None:
             self._by_owner.setdefault(entry.owner, set()).add(entry.key)
+        if entry.route is not None:
+            self._by_route.setdefault(entry.route, set()).add(entry.key)
 
     def _drop(self, entry: Entry) -> None:
         del self._entries[entry.key]
         del self._by_kind[entry.key.kind][entry.key]
         self._settled.pop(entry.key, None)
-        if entry.owner is not None:
-            self._unindex(entry)
+        self._unindex(entry)
 
     def _unindex(self, entry: Entry) -> None:
-        assert entry.owner is not None
-        keys = self._by_owner.get(entry.owner)
-        if keys is not None:
-            keys.discard(entry.key)
-            if not keys:
-                del self._by_owner[entry.owner]
+        for index, indexed in ((self._by_owner, entry.owner), (self._by_route, entry.route)):
+            keys = index.get(indexed) if indexed is not None else None
+            if indexed is not None and keys is not None:
+                keys.discard(entry.key)
+                if not keys:
+                    del index[indexed]
 
     def _bury(self, key: ObjectKey, uid: str, resource_version: int) -> None:
         grave = (key, uid)
@@ -260,6 +275,7 @@ def make_entry(
         uid=intern(metadata.get("uid", "")),
         resource_version=version,
         owner=share(owner) if share is not None and owner is not None else owner,
+        route=_route_of(kind, pruned, namespace),
         controller_uid=intern(controller.get("uid", "")),
         controller_kind=intern(controller["kind"]) if _is_custom_resource(controller) else "",
         generation=int(metadata.get("generation", 0)),
@@ -291,6 +307,17 @@ def owner_of(metadata: Mapping[str, Any], namespace: str) -> ObjectKey | None:
         if name := labels.get(label):
             return ObjectKey(kind, namespace, intern(name))
     return None
+
+
+def _route_of(kind: str, pruned: Mapping[str, Any], namespace: str) -> ObjectKey | None:
+    """The LLMRoute whose gateway is carried."""
+    name: object = None
+    if kind == POD.kind:
+        labels = pruned["metadata"].get("labels") or {}
+        name = labels.get(names.LABEL_LLMROUTE) if names.LABEL_LLMDEPLOYMENT in labels else None
+    elif kind == names.LLMDEPLOYMENT:
+        name = names.find_route_ref(pruned.get("spec"))
+    return ObjectKey(names.LLMROUTE, namespace, intern(str(name))) if name else None
 
 
 def _is_custom_resource(reference: Mapping[str, Any]) -> bool:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from fairlead.api import names
+
 Json = dict[str, Any]
 Prune = Callable[[Mapping[str, Any]], Json]
 
@@ -20,6 +22,7 @@ _POD_METADATA: Final = (
     "name", "namespace", "uid", "resourceVersion", "labels", "annotations", "ownerReferences", "creationTimestamp",
     "deletionTimestamp", "deletionGracePeriodSeconds",
 )  # fmt: skip
+_FILES: Final = names.FILE_ANNOTATION_PREFIX  # a hundred kilobytes that nobody reads here
 _CONTAINER_FIELDS: Final = ("name", "image", "restartPolicy", "resources")
 _CONTAINER_STATUS_FIELDS: Final = ("name", "image", "ready", "started", "restartCount", "state", "lastState")
 _POD_STATUS_FIELDS: Final = ("phase", "conditions", "reason", "message", "podIP", "startTime")
@@ -87,10 +90,17 @@ def prune_pod(live: Mapping[str, Any]) -> Json:
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": _pick(live["metadata"], _POD_METADATA),
+        "metadata": _prune_pod_metadata(live["metadata"]),
         "spec": kept_spec,
         "status": kept_status,
     }
+
+
+def _prune_pod_metadata(metadata: Mapping[str, Any]) -> Json:
+    kept = _pick(metadata, _POD_METADATA)
+    if annotations := kept.get("annotations"):
+        kept["annotations"] = {key: value for key, value in annotations.items() if not key.startswith(_FILES)}
+    return kept
 
 
 def _pick(source: Mapping[str, Any], keys: tuple[str, ...]) -> Json:

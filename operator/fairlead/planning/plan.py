@@ -95,11 +95,13 @@ class Nudge:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """A pod that must serve nobody any more: it is deleted if it is still the one of that uid, and has `grace_s` seconds to end."""
+    """A pod that must serve nobody any more: it is deleted if it is still the one of that uid, and has `grace_s` seconds to end. With
+    `label` it goes on, and loses this label: it has more to do than what it must not, and the Service finds it by that."""
 
     pod: str
     uid: str
     grace_s: int
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,12 +84,41 @@ def render(
             if _has_name(document):
                 port = _find_port(part, document.name)
                 surroundings.deployments.setdefault(_identity(document), InputDeployment(document.body, port))
+    _render_carriers(documents, parts, surroundings, engines, facts, now, result)
     named: set[tuple[str, str]] = set()
     for number, document in enumerate(documents):
         if is_route(document):
             parts[number] = _render_route(document, surroundings, facts, now, result, named)
     _collect(documents, parts, named, result)
     return result
+
+
+def _render_carriers(
+    documents: Sequence[Document],
+    parts: Mapping[int, _Part],
+    surroundings: Surroundings,
+    engines: EngineCatalog,
+    facts: OperatorFacts,
+    now: datetime,
+    result: Rendering,
+) -> None:
+    """LLMDeployments that carry a gateway once more, now that it is known which others its route has."""
+    routes = {_identity(document): document.body for document in documents if is_route(document)}
+    for number, part in parts.items():
+        body = documents[number].body
+        parsed = parse_llmdeployment(body) if not part.findings else None
+        if not isinstance(parsed, LLMDeployment) or parsed.spec.gateway is None:
+            continue
+        name = parsed.spec.gateway.route_ref.name
+        route = routes.get((parsed.metadata.namespace, name))
+        if route is None:
+            result.notes.append(
+                f"{documents[number]}: LLMRoute {name} is not in the input: assumed to say gateway.mode: Sidecar, and to have no other"
+                " deployment"
+            )
+        gateway = surroundings.find_gateway(body, route, facts.local_images)
+        plan = plan_deployment(parsed, Observed(gateway=gateway), engines, facts, now)
+        part.objects = [_plain(child.body) for child in plan.children]
 
 
 def _collect(

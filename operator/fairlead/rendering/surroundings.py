@@ -9,18 +9,32 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from fairlead.api.names import ANNOTATION_HOSTS, LABEL_USE, USE_CLIENTS, USE_GATEWAY_TLS, USE_JWKS, USE_PROVIDER
+from fairlead.api.names import (
+    ANNOTATION_HOSTS,
+    LABEL_USE,
+    USE_CLIENTS,
+    USE_GATEWAY_TLS,
+    USE_JWKS,
+    USE_PROVIDER,
+    find_route_ref,
+)
 from fairlead.api.resource import Finding, LLMDeployment, LLMRoute
-from fairlead.api.route import DataClass
+from fairlead.api.route import DataClass, GatewayMode
 from fairlead.api.validation import parse_llmdeployment
-from fairlead.facts.observed import OperatorFacts
-from fairlead.facts.route import ClientsSecret, KeySet, LocalDeployment, RouteFacts, SecretFacts
+from fairlead.facts.observed import CarriedGateway, OperatorFacts
+from fairlead.facts.route import Carrier, ClientsSecret, KeySet, LocalDeployment, RouteFacts, SecretFacts
 from fairlead.planning.route.backends import find_wanted_hosts
+from fairlead.planning.route.carriers import is_carried
 from fairlead.planning.route.certificate import certificate_secret
-from fairlead.planning.route.surroundings import describe_deployment, describe_secret
+from fairlead.planning.route.surroundings import (
+    describe_carried,
+    describe_carrier,
+    describe_deployment,
+    describe_secret,
+)
 from fairlead.planning.route.tokens import locate_keys
 from fairlead.providers.loader import ProviderCatalog
 
@@ -86,6 +100,7 @@ class Surroundings:
             clients=self._find_clients(route, notes),
             key_set=self._find_key_set(route, notes),
         )
+        facts = replace(facts, carriers=self._find_carriers(route, facts, operator, notes))
         self._note_authorities(route, notes)
         return facts, notes
 
@@ -106,6 +121,36 @@ class Surroundings:
                 f" {name}, {kept} what it is sent ({takes})"
             )
             yield name, _assume_deployment(name, is_encrypted=is_encrypted)
+
+    def _find_carriers(
+        self, route: LLMRoute, facts: RouteFacts, operator: OperatorFacts, notes: list[str]
+    ) -> tuple[Carrier, ...]:
+        if not is_carried(route):
+            return ()
+        found = tuple(
+            describe_carrier(one.body, operator.local_images)
+            for (namespace, _), one in self.deployments.items()
+            if namespace == route.metadata.namespace and find_route_ref(one.body.get("spec")) == route.metadata.name
+        )
+        if found:
+            return found
+        notes.append("No LLMDeployment in the input carries this gateway: assumed that its own do, in one pod each")
+        return tuple(Carrier(one.name, 1, one.certificate_secret) for one in facts.deployments.values())
+
+    def find_gateway(self, body: Json, route: Json | None, local_images: Sequence[str]) -> CarriedGateway | None:
+        """The route whose gateway an LLMDeployment's pods carry, `route` if it is in the input; None: they carry none."""
+        name = find_route_ref(body.get("spec"))
+        if not name:
+            return None
+        if route is None:
+            return CarriedGateway(name, GatewayMode.SIDECAR.value)
+        namespace = str(body["metadata"].get("namespace"))
+
+        def find(deployment: str) -> LocalDeployment | None:
+            found = self.deployments.get((namespace, deployment))
+            return found.describe(local_images) if found is not None else None
+
+        return describe_carried(str(body["metadata"]["name"]), name, route, find)
 
     def _find_secrets(
         self, route: LLMRoute, operator: OperatorFacts, providers: ProviderCatalog, notes: list[str]

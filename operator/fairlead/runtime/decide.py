@@ -24,6 +24,7 @@ from fairlead.kube.client import ApiClient
 from fairlead.kube.resources import CONFIG_MAP
 from fairlead.planning.deployment import Blueprint, Draw, draw_blueprint, plan_deployment, plan_invalid
 from fairlead.planning.plan import Plan
+from fairlead.runtime.carrying import find_gateway
 from fairlead.runtime.certificates import Certificates, Issuer
 from fairlead.runtime.sandbox import Sandbox, SandboxError
 
@@ -166,6 +167,7 @@ class DeploymentPlanner:
     async def _plan(self, raw: Mapping[str, Any], observed: Observed, now: datetime) -> Plan:
         overrides = self._overrides()
         engine = _engine_of(raw)
+        observed = replace(observed, gateway=find_gateway(self._cache, raw, self._facts.local_images))
         if engine not in overrides:
             # The names of the others still count: they are what a message about an unknown engine offers.
             return _decide(

@@ -29,6 +29,7 @@ from fairlead.kube.resources import (
 )
 from fairlead.planning.deployment.metadata import describe_taken
 from fairlead.planning.route import metadata as route_metadata
+from fairlead.runtime.carrying import find_concerned_carriers
 from fairlead.runtime.certificates import is_issued_to
 from fairlead.runtime.decide import make_planner
 from fairlead.runtime.planner import Planner
@@ -137,7 +138,9 @@ def make_llmroute(config: OperatorConfig, planner: Planner) -> Kind:
 
 def find_concerned_llmdeployments(home: str, change: Change, cache: Cache) -> Iterator[ObjectKey]:
     """Those whose engine's ConfigMap, in the operator's namespace `home`, changed; all with certificates by its authority when that
-    changed; and those whose plan left a name alone that is free now, because the object was somebody else's."""
+    changed; those that carry a gateway of whose route something changed; and those whose plan left a name alone that is free now,
+    because the object was somebody else's."""
+    yield from find_concerned_carriers(change, cache)
     entry = change.after or change.before
     if entry is None:
         return

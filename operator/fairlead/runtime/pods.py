@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from fairlead.api.conditions import Reason
 from fairlead.errors import ApiError, Conflict, NotFound
@@ -16,6 +17,12 @@ from fairlead.runtime.applier import NotLeadingError, Outcome, Owner
 from fairlead.runtime.refusals import is_transient
 
 logger = logging.getLogger(__name__)
+
+_DELETED = "Pod {} was deleted: it had not loaded in time what withdraws something. Another one takes its place."
+_UNLABELLED = (
+    "Nobody is led to the gateway in pod {} any more: it had not loaded in time what withdraws something. Its engine goes on."
+    " Next: delete the pod, and look at its node if that happens again."
+)
 
 
 class Pods:
@@ -47,31 +54,40 @@ class Pods:
             self._cache.put(answer, POD.kind)
 
     async def remove(self, owner: Owner, removals: Sequence[Removal], outcome: Outcome) -> None:
-        """Delete pods that must serve nobody any more, and say so in an Event. Raises NotLeadingError, never an ApiError."""
+        """Delete pods that must serve nobody any more, or take the label away by which they are found, and say so in an Event. Raises
+        NotLeadingError, never an ApiError."""
         for removal in removals:
             self._check_leading()
             try:
-                answer = await self._client.delete(
-                    POD, owner.namespace, removal.pod, uid=removal.uid, grace_s=removal.grace_s
-                )
+                answer = await self._remove(owner, removal)
             except (NotFound, Conflict):
                 continue
             except ApiError as error:
-                message = "Pod/%s may do what was withdrawn, and was not deleted: %s"
+                message = "Pod/%s may do what was withdrawn, and was not removed: %s"
                 logger.error(message, removal.pod, error, extra={"about": owner.about})
                 outcome.errors.append(error)
                 continue
-            outcome.written.append(f"delete Pod/{removal.pod}")
+            outcome.written.append(f"{'unlabel' if removal.label else 'delete'} Pod/{removal.pod}")
             if answer.get("kind") == POD.kind:
                 self._cache.put(answer, POD.kind)
             await self._tell(owner, removal)
+
+    async def _remove(self, owner: Owner, removal: Removal) -> Mapping[str, Any]:
+        if not removal.label:
+            return await self._client.delete(
+                POD, owner.namespace, removal.pod, uid=removal.uid, grace_s=removal.grace_s
+            )
+        patch = {"metadata": {"uid": removal.uid, "labels": {removal.label: None}}}
+        return await self._client.merge(
+            POD, owner.namespace, removal.pod, patch, field_manager=owner.kind.field_manager
+        )
 
     async def _tell(self, owner: Owner, removal: Removal) -> None:
         await self._recorder.tell(
             owner.regarding,
             type_="Warning",
             reason=Reason.GATEWAY_REMOVED,
-            message=f"Pod {removal.pod} was deleted: it had not loaded in time what withdraws something. Another one takes its place.",
+            message=_DELETED.format(removal.pod) if not removal.label else _UNLABELLED.format(removal.pod),
             action="Remove",
         )
 

@@ -15,36 +15,36 @@ from datetime import datetime
 from typing import Any, Final
 
 from fairlead.api.names import (
-    ANNOTATION_HANDS_ON,
-    ANNOTATION_IMAGE,
-    ANNOTATION_RECORDS,
+    ANNOTATION_INTERFACE,
     ANNOTATION_ROUTING,
     ANNOTATION_TLS,
+    COMPONENT_ENGINE,
     COMPONENT_GATEWAY,
     LABEL_COMPONENT,
+    LABEL_LLMDEPLOYMENT,
     LABEL_USE,
-    headless_service_name,
 )
 from fairlead.api.resource import LLMRoute
 from fairlead.api.validation import parse_llmroute
 from fairlead.config import OperatorConfig
 from fairlead.facts.observed import ObjectKey, Observed
-from fairlead.facts.route import ClientsSecret, GatewayPod, KeySet, LocalDeployment, RouteFacts, SecretFacts
+from fairlead.facts.route import Carrier, ClientsSecret, GatewayPod, KeySet, LocalDeployment, RouteFacts, SecretFacts
 from fairlead.kube.cache import Cache, Change
 from fairlead.kube.client import ApiClient
 from fairlead.kube.resources import CONFIG_MAP, LLMDEPLOYMENT, LLMROUTE, POD, SECRET, SERVICE
+from fairlead.planning.gateway import GATEWAY_CONTAINER
 from fairlead.planning.plan import Plan
 from fairlead.planning.route import plan_invalid_route, plan_route
+from fairlead.planning.route.carriers import is_carried
 from fairlead.planning.route.certificate import certificate_secret
-from fairlead.planning.route.surroundings import describe_deployment, describe_secret
+from fairlead.planning.route.surroundings import describe_secret
 from fairlead.planning.route.tokens import locate_keys
 from fairlead.providers.loader import ProviderCatalog
+from fairlead.runtime.carrying import find_carriers, find_gone, find_local
 from fairlead.sources.gateway import GatewaySource
 
 __all__ = ["RoutePlanner", "find_concerned_routes"]
 
-#: Of pods that a change of the spec is not over without.
-_WAITED_FOR: Final = {ANNOTATION_RECORDS, ANNOTATION_IMAGE, ANNOTATION_HANDS_ON}
 #: Clients' Secrets whose values are remembered, so that a pass over an unchanged route reads none.
 _SECRETS_KEPT: Final = 64
 
@@ -79,6 +79,7 @@ class RoutePlanner:
             clients=clients,
             key_set=key_set,
             gateways=gateways,
+            carriers=self._find_carriers(parsed),
         )
         return (
             await asyncio.to_thread(plan_route, parsed, observed, facts, self._facts, self._providers, now)
@@ -86,13 +87,17 @@ class RoutePlanner:
             else plan_route(parsed, observed, facts, self._facts, self._providers, now)
         )
 
+    def _find_carriers(self, route: LLMRoute) -> tuple[Carrier, ...]:
+        key = ObjectKey(LLMROUTE.kind, route.metadata.namespace, route.metadata.name)
+        return find_carriers(self._cache, key, self._facts.local_images) if is_carried(route) else ()
+
     async def close(self) -> None:
         """Give the connections back."""
         await self._source.close()
 
     async def _ask_gateways(self, pods: Iterable[Mapping[str, Any]]) -> tuple[GatewayPod, ...]:
         found = [pod for pod in pods if _is_running_gateway(pod)]
-        answers = await self._source.ask(str(pod["status"]["podIP"]) for pod in found if _is_ready(pod))
+        answers = await self._source.ask(str(pod["status"]["podIP"]) for pod in found if _may_answer(pod))
         return tuple(
             GatewayPod(
                 name=str(pod["metadata"]["name"]),
@@ -100,6 +105,8 @@ class RoutePlanner:
                 is_ready=_is_ready(pod),
                 nudge=_read_annotation(pod, ANNOTATION_ROUTING),
                 certificate=_read_annotation(pod, ANNOTATION_TLS),
+                carrier=_carrier_of(pod),
+                interface=_read_annotation(pod, ANNOTATION_INTERFACE),
                 loaded=answers.get(str(pod["status"]["podIP"])),
                 created=datetime.fromisoformat(str(pod["metadata"]["creationTimestamp"])),
             )
@@ -167,13 +174,9 @@ class RoutePlanner:
             if backend.deployment is None:
                 continue
             name = backend.deployment.name
-            entry = self._cache.get(ObjectKey(LLMDEPLOYMENT.kind, namespace, name))
-            if entry is not None:
-                service = self._cache.get(ObjectKey(SERVICE.kind, namespace, headless_service_name(name)))
-                is_ours = service is not None and service.controller_uid == entry.uid
-                port = service.load()["spec"]["ports"][0] if is_ours and service is not None else None
-                pods = [one.load() for one in self._cache.of_owner(entry.key) if one.key.kind == POD.kind]
-                yield name, describe_deployment(entry.load(), port, self._facts.local_images, pods)
+            found = find_local(self._cache, namespace, name, self._facts.local_images)
+            if found is not None:
+                yield name, found
 
     def _find_secrets(self, route: LLMRoute) -> Iterator[tuple[str, SecretFacts]]:
         for backend in route.spec.backends:
@@ -196,6 +199,8 @@ def find_concerned_routes(change: Change, cache: Cache) -> Iterator[ObjectKey]:
     if entry.key.kind == CONFIG_MAP.kind and entry.owner is not None:
         return  # a child
     named = entry.key.name
+    if entry.key.kind == LLMDEPLOYMENT.kind and not change.is_status_only:
+        yield from {one.route for one in (change.before, change.after) if one is not None and one.route is not None}
     if entry.key.kind == SERVICE.kind:
         if entry.owner is None or entry.owner.kind != LLMDEPLOYMENT.kind:
             return
@@ -208,14 +213,14 @@ def find_concerned_routes(change: Change, cache: Cache) -> Iterator[ObjectKey]:
 
 def _find_routes_of_a_pod(change: Change, cache: Cache) -> Iterator[ObjectKey]:
     """Routes that wait for the end of a pod that may write requests into its log, or hand them on."""
-    gone = change.before
-    if change.after is not None or gone is None or gone.owner is None or gone.owner.kind != LLMDEPLOYMENT.kind:
-        return
-    if not _WAITED_FOR & set(gone.load()["metadata"].get("annotations") or ()):
-        return
-    for key in cache.keys(LLMROUTE.kind, gone.key.namespace):
+    owner = find_gone(change)
+    for key in cache.keys(LLMROUTE.kind, owner.namespace) if owner is not None else ():
         route = cache.get(key)
-        if route is not None and gone.owner.name in set(_names_in(route.load().get("spec"), LLMDEPLOYMENT.kind)):
+        if (
+            route is not None
+            and owner is not None
+            and owner.name in set(_names_in(route.load().get("spec"), LLMDEPLOYMENT.kind))
+        ):
             yield key
 
 
@@ -259,10 +264,23 @@ def _read_secret(live: Mapping[str, Any]) -> ClientsSecret:
 def _is_running_gateway(pod: Mapping[str, Any]) -> bool:
     labels = pod["metadata"].get("labels") or {}
     return (
-        labels.get(LABEL_COMPONENT) == COMPONENT_GATEWAY
+        (labels.get(LABEL_COMPONENT) == COMPONENT_GATEWAY or _carrier_of(pod) != "")
         and "deletionTimestamp" not in pod["metadata"]
         and bool((pod.get("status") or {}).get("podIP"))
     )
+
+
+def _carrier_of(pod: Mapping[str, Any]) -> str:
+    """The LLMDeployment whose engine runs in the pod, "" in a gateway's own. Whose gateway it carries was asked before."""
+    labels = pod["metadata"].get("labels") or {}
+    return str(labels.get(LABEL_LLMDEPLOYMENT, "")) if labels.get(LABEL_COMPONENT) == COMPONENT_ENGINE else ""
+
+
+def _may_answer(pod: Mapping[str, Any]) -> bool:
+    """A gateway beside an engine runs long before the pod is ready."""
+    statuses = (pod.get("status") or {}).get("initContainerStatuses") or ()
+    runs = any(one.get("name") == GATEWAY_CONTAINER and "running" in (one.get("state") or {}) for one in statuses)
+    return _is_ready(pod) or runs
 
 
 def _read_annotation(pod: Mapping[str, Any], name: str) -> str:

@@ -34,7 +34,7 @@ Json = dict[str, Any]
 Patch = Callable[[Files], Files]
 BODY_BYTES: Final = 2048
 _START_TIMEOUT_S: Final = 120.0
-_WORKERS: Final = 2  # as planning/route/pod.py starts it
+_WORKERS: Final = 2  # as planning/gateway.py starts it
 _LINES: Final = (
     "The northern basin is dredged every other spring, which keeps the larger berths open for deep ships. ",
     "Please look through the notes from last week and tell me which of the open questions still matter. ",

@@ -77,7 +77,7 @@ NEWER = (*NEWER_PODS, *NEWER_OTHERS)
 MARK = "-- a newer release"
 #: What a release changes about gateways: the pod, the listeners, the classifier.
 NEWER_GATEWAYS = (
-    Edit("planning/route/pod.py", '"initialDelaySeconds": 10,', '"initialDelaySeconds": 11,'),
+    Edit("planning/gateway.py", '"initialDelaySeconds": 10,', '"initialDelaySeconds": 11,'),
     Edit("gateway/envoy/listeners.py", 'request_headers_timeout="10s"', 'request_headers_timeout="11s"'),
     Edit("gateway/lua/answer.lua", 'local MARK = "checked"', f'local MARK = "checked" {MARK}'),
 )

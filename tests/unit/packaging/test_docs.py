@@ -24,6 +24,7 @@ from fairlead.kube.access import LEASE_NAME
 from fairlead.planning.deployment import plan_deployment
 from fairlead.planning.plan import Plan
 from fairlead.planning.route import plan_route
+from fairlead.planning.route.carriers import is_carried
 from fairlead.planning.route.certificate import certificate_secret
 from fairlead.providers.loader import ProviderCatalog
 from fairlead.runtime.decide import ENGINE_KEY
@@ -117,8 +118,10 @@ def test_every_llmroute_that_is_shown_is_accepted(where: str, resource: Json) ->
     assert accepted["status"] == "True", accepted["message"]
     for child in planned.children:
         kubernetes_validate.validate(dict(child.body), "1.37", strict=True)
-    (deployment,) = [child.body for child in planned.children if child.key.kind == "Deployment"]
-    assert violations(deployment["spec"]["template"]["spec"]) == []
+    deployments = [child.body for child in planned.children if child.key.kind == "Deployment"]
+    assert len(deployments) == (0 if is_carried(parsed) else 1)
+    for deployment in deployments:
+        assert violations(deployment["spec"]["template"]["spec"]) == []
 
 
 def unknown_fields(value: Any, schema: Json, path: str) -> list[str]:

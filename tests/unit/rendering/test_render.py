@@ -122,10 +122,12 @@ def test_every_valid_object_is_rendered_or_refused_by_its_engine_alone(render: A
         assert result.status == 1
         assert result.err.startswith("LLMDeployment/own: spec.engine.type: There is no engine 'acme-engine'")
     else:
-        encryption = case.resource["spec"].get("encryption")
+        spec = case.resource["spec"]
+        encryption, is_carrier = spec.get("encryption"), spec.get("gateway") is not None
         is_issued = encryption is not None and encryption.get("certificate") is None
-        assert (result.status, bool(result.err)) == (0, is_issued)
+        assert (result.status, bool(result.err)) == (0, is_issued or is_carrier)
         assert ("is printed without the certificate" in result.err) is is_issued
+        assert ("LLMRoute" in result.err) is is_carrier
         assert "Deployment" in result.kinds
 
 

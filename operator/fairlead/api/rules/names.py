@@ -90,6 +90,24 @@ def annotation_rules(rule_id: str, at: str) -> tuple[Rule, Rule]:
     return _keys_rule(f"{rule_id}.keys", at), _reserved_rule(f"{rule_id}.reserved", at)
 
 
+def _is_own_name(name: str) -> bool:
+    return len(name) <= NAME_MAX_LENGTH and re.fullmatch(_OWN_NAME, name, re.ASCII) is not None
+
+
+def own_name_rule(rule_id: str, at: str, kind: str, command: str) -> Rule:
+    """The text at `at` may be the name of a custom resource of ours, such as `command` shows."""
+    return Rule(
+        id=rule_id,
+        at=at,
+        holds=_is_own_name,
+        cel=f"size(self) <= {NAME_MAX_LENGTH} && {matches(_OWN_NAME)}",
+        message=(
+            f"is not the name of an {kind}: at most {NAME_MAX_LENGTH} lower-case letters, digits and -, beginning with a letter"
+        ),
+        remedy=f"copy the name as kubectl get {command} shows it",
+    )
+
+
 def _reference_rules() -> tuple[Rule, ...]:
     """Names of objects that the spec refers to, and keys inside of ConfigMaps and Secrets."""
     references = ("spec.model.secretRef", "spec.files[*].secretRef", "spec.files[*].configMapRef")
@@ -129,9 +147,7 @@ NAME_RULES: Final = (
         id="name",
         at="",
         field=".metadata.name",
-        holds=lambda root: (
-            len(root.name) <= NAME_MAX_LENGTH and re.fullmatch(_OWN_NAME, root.name, re.ASCII) is not None
-        ),
+        holds=lambda root: _is_own_name(root.name),
         cel=f"size(self.metadata.name) <= {NAME_MAX_LENGTH} && {matches(_OWN_NAME, 'self.metadata.name')}",
         message=f"must be lower-case letters, digits and -, begin with a letter and have at most {NAME_MAX_LENGTH} characters",
         remedy="for instance llama-8b",
@@ -154,6 +170,7 @@ NAME_RULES: Final = (
 RULES: Final = (
     *NAME_RULES,
     *_reference_rules(),
+    own_name_rule("gateway.routeRef.name.form", "spec.gateway.routeRef.name", "LLMRoute", "llmrt"),
     _keys_rule("pod.labels.keys", "spec.pod.labels"),
     _values_rule("pod.labels.values", "spec.pod.labels"),
     _reserved_rule("pod.labels.reserved", "spec.pod.labels"),

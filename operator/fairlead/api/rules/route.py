@@ -8,12 +8,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from fairlead.api.names import NAME_MAX_LENGTH
 from fairlead.api.rules.authentication import AUTHENTICATION_RULES
 from fairlead.api.rules.detectors import DETECTOR_RULES
-from fairlead.api.rules.names import DATA_KEY, DNS_LABEL, DNS_SUBDOMAIN, NAME_RULES, annotation_rules
+from fairlead.api.rules.names import (
+    DATA_KEY,
+    DNS_LABEL,
+    DNS_SUBDOMAIN,
+    NAME_RULES,
+    annotation_rules,
+    own_name_rule,
+)
 from fairlead.api.rules.serving import duration_rules
-from fairlead.api.rules.table import Rule, cel_list, choose, matches, pattern_rule
+from fairlead.api.rules.table import Rule, cel_list, choose, pattern_rule
 
 __all__ = ["OWN_BASE_URL", "RULES"]
 
@@ -37,7 +43,6 @@ _BASE_URL: Final = (
     r"https://([A-Za-z0-9]([-.A-Za-z0-9]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[1-9][0-9]{0,4})?"
     "(/[A-Za-z0-9._~:+=-]+)*/?"
 )
-_OWN_NAME: Final = "[a-z]([-a-z0-9]*[a-z0-9])?"
 
 
 def _names(items: Iterable[Any]) -> list[str]:
@@ -117,8 +122,11 @@ def _explain_base_url(url: str) -> tuple[str, str]:
     return "is not an https URL with a host, perhaps a port, and a plain path", remedy
 
 
-def _is_deployment_name(name: str) -> bool:
-    return len(name) <= NAME_MAX_LENGTH and re.fullmatch(_OWN_NAME, name, re.ASCII) is not None
+def _providers_beside_engines(spec: Any) -> list[str]:
+    """Backends that are providers, where the gateways run in engine pods."""
+    if spec.gateway is None or spec.gateway.mode != "Sidecar":
+        return []
+    return [backend.name for backend in spec.backends if backend.provider is not None]
 
 
 def _explain_backend(backend: Any) -> tuple[str, str]:
@@ -225,14 +233,7 @@ RULES: Final = (
         remedy="give one of the two",
         explain=_explain_backend,
     ),
-    Rule(
-        id="backends.deployment.name.form",
-        at="spec.backends[*].deployment.name",
-        holds=_is_deployment_name,
-        cel=f"size(self) <= {NAME_MAX_LENGTH} && {matches(_OWN_NAME)}",
-        message="is not the name of an LLMDeployment: at most 48 lower-case letters, digits and -, beginning with a letter",
-        remedy="copy the name as kubectl get llmdep shows it",
-    ),
+    own_name_rule("backends.deployment.name.form", "spec.backends[*].deployment.name", "LLMDeployment", "llmdep"),
     Rule(
         id="provider.baseURL",
         at="spec.backends[*].provider",
@@ -329,6 +330,31 @@ RULES: Final = (
         cel="self.exists(t, t.weight > 0)",
         message="all weights are 0, so that no target would be asked first",
         remedy="weight: 1 for one of them would work",
+    ),
+    Rule(
+        id="gateway.mode.providers",
+        at="spec",
+        field=".gateway.mode",
+        holds=lambda spec: not _providers_beside_engines(spec),
+        cel=(
+            "!has(self.gateway) || !has(self.gateway.mode) || self.gateway.mode != 'Sidecar'"
+            " || self.backends.all(b, !has(b.provider))"
+        ),
+        message="gateways in engine pods have no keys of providers, and a backend is a provider",
+        remedy="mode: Deployment would work, or leave the provider out",
+        explain=lambda spec: (
+            f"gateways in engine pods have no keys of providers, and backend {_providers_beside_engines(spec)[0]} is a provider",
+            "mode: Deployment would work, or leave the provider out",
+        ),
+    ),
+    Rule(
+        id="gateway.mode.tls",
+        at="spec.gateway",
+        field=".tls",
+        holds=lambda gateway: gateway.mode != "Sidecar" or gateway.tls is None,
+        cel="!has(self.mode) || self.mode != 'Sidecar' || !has(self.tls)",
+        message="gateways in engine pods have no certificate of their own",
+        remedy="leave tls out, or mode: Deployment would work",
     ),
     *AUTHENTICATION_RULES,
     *(

@@ -17,7 +17,7 @@ from fairlead.api.llmdeployment import RevisionPolicy
 from fairlead.api.names import ANNOTATION_RESTARTED_AT, cache_claim_name
 from fairlead.api.resource import LLMDeployment
 from fairlead.engines.loader import EngineCatalog
-from fairlead.facts.observed import ObjectKey, OperatorFacts
+from fairlead.facts.observed import CarriedGateway, ObjectKey, OperatorFacts
 from fairlead.planning.deployment.claim import has_claim, make_claim
 from fairlead.planning.deployment.disruption import has_disruption_budget, make_disruption_budget
 from fairlead.planning.deployment.encryption import port_number
@@ -63,6 +63,13 @@ class Blueprint:
         if chosen is self.fresh:
             return chosen, self.deployment
         return chosen, _as_child(self.serving, partial(make_deployment, self.serving, chosen))
+
+    def choose_network(self, facts: OperatorFacts, gateway: CarriedGateway | None) -> tuple[Child, ...]:
+        """The NetworkPolicy, if there is one, and the Service, given the route whose gateway the pods carry."""
+        if gateway is None or not gateway.peers or not has_network_policy(self.serving):
+            return self.network
+        policy = _as_child(self.serving, partial(make_network_policy, self.serving, facts, gateway.peers))
+        return (policy, *self.network[1:])
 
     def choose_headless(self, chosen: ChosenTemplate) -> Child:
         """The headless Service, with the port of the pods as they are."""

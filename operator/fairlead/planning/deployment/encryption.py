@@ -19,6 +19,7 @@ from fairlead.policy.locality import find_record
 
 __all__ = [
     "TLS_CONTAINER",
+    "certificate_secret",
     "make_tls_annotations",
     "make_tls_container",
     "make_tls_volumes",
@@ -43,6 +44,15 @@ def port_name(serving: Serving) -> str:
 def port_number(serving: Serving) -> int:
     """The pods' own port: the engine's, or that of the TLS in front of it."""
     return serving.rendered.port if serving.spec.encryption is None else TLS_PORT
+
+
+def certificate_secret(serving: Serving) -> str:
+    """The Secret with the pods' certificate, "" without encryption."""
+    encryption = serving.spec.encryption
+    if encryption is None:
+        return ""
+    own = encryption.certificate
+    return own.secret_name if own is not None else issued_certificate_name(serving.name)
 
 
 def make_tls_container(serving: Serving) -> list[Json]:
@@ -109,12 +119,9 @@ def make_tls_annotations(serving: Serving) -> dict[str, str]:
 
 def make_tls_volumes(serving: Serving) -> list[Json]:
     """The certificate, and that annotation as a file."""
-    encryption = serving.spec.encryption
-    if encryption is None:
+    if serving.spec.encryption is None:
         return []
     items = [{"key": key, "path": key} for key in ("tls.crt", "tls.key")]
-    own = encryption.certificate
-    name = own.secret_name if own is not None else issued_certificate_name(serving.name)
-    secret = {"secretName": name, "defaultMode": 0o440, "items": items}
+    secret = {"secretName": certificate_secret(serving), "defaultMode": 0o440, "items": items}
     said = {"path": CERTIFICATE_FILE, "fieldRef": {"fieldPath": f"metadata.annotations['{_ANNOTATION}']"}}
     return [{"name": _CERTIFICATE, "secret": secret}, {"name": _SOURCE, "downwardAPI": {"items": [said]}}]

@@ -23,7 +23,7 @@ from fairlead.planning.deployment.revision import ChosenTemplate
 from fairlead.planning.deployment.rollout import PlannedPods, Rollout, read_rollout
 from fairlead.planning.deployment.service import make_endpoint
 from fairlead.planning.deployment.serving import Serving
-from fairlead.planning.deployment.status import Fault, Situation, decide_conditions, find_fault
+from fairlead.planning.deployment.status import Fault, Situation, decide_conditions, describe_gateway, find_fault
 from fairlead.planning.ownership import find_deletes, find_ours, keep_ours
 from fairlead.planning.plan import Child, Plan
 
@@ -70,7 +70,7 @@ def plan_deployment(
         return _plan_standstill(metadata, resource.status, fault, observed, now, desired=resource.spec.replicas)
     # In the order in which they are applied: what pods need comes before the pods.
     wanted = ((claim,) if claim is not None else ()) + (
-        *blueprint.network,
+        *blueprint.choose_network(facts, observed.gateway),
         blueprint.choose_headless(chosen),
         deployment,
         *blueprint.budget,
@@ -90,6 +90,7 @@ def plan_deployment(
         ),
         newer_revision=chosen.newer,
         previous=resource.status,
+        note=describe_gateway(observed.gateway, metadata.namespace),
     )
     conditions = decide_conditions(situation)
     status = _make_status(serving, chosen, situation) | {

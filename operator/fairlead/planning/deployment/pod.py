@@ -27,6 +27,12 @@ from fairlead.planning.deployment.scheduling import (
     make_tolerations,
 )
 from fairlead.planning.deployment.serving import Serving
+from fairlead.planning.deployment.sidecar import (
+    make_sidecar_annotations,
+    make_sidecar_container,
+    make_sidecar_labels,
+    make_sidecar_volumes,
+)
 from fairlead.planning.deployment.volumes import make_volume_mounts, make_volumes
 from fairlead.policy.locality import mark_pods
 
@@ -44,8 +50,14 @@ Json = dict[str, Any]
 def make_pod_template(serving: Serving) -> Json:
     """PodTemplateSpec as it is applied, without the restart annotation."""
     pod = serving.spec.pod
-    metadata: Json = {"labels": {**(pod.labels if pod else {}), **make_engine_labels(serving.name)}}
-    annotations = {**(pod.annotations if pod else {}), **mark_pods(serving.spec), **make_tls_annotations(serving)}
+    labels = {**make_engine_labels(serving.name), **make_sidecar_labels(serving)}
+    metadata: Json = {"labels": {**(pod.labels if pod else {}), **labels}}
+    annotations = {
+        **(pod.annotations if pod else {}),
+        **mark_pods(serving.spec),
+        **make_tls_annotations(serving),
+        **make_sidecar_annotations(serving),
+    }
     if annotations:
         metadata["annotations"] = annotations
     return {"metadata": metadata, "spec": _make_pod_spec(serving)}
@@ -63,9 +75,10 @@ def _make_pod_spec(serving: Serving) -> Json:
         "initContainers": [
             *(_make_init_container(serving, init, resources) for init in serving.rendered.init_containers),
             *make_tls_container(serving),
+            *make_sidecar_container(serving),
         ],
         "containers": [_make_engine_container(serving, resources)],
-        "volumes": [*make_volumes(serving), *make_tls_volumes(serving)],
+        "volumes": [*make_volumes(serving), *make_tls_volumes(serving), *make_sidecar_volumes(serving)],
         "nodeSelector": make_node_selector(serving),
         "tolerations": make_tolerations(serving),
         "affinity": make_affinity(serving),

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from fairlead.api.conditions import ConditionType, Reason
-from fairlead.facts.observed import ApplyFailure
+from fairlead.api.route import GatewayMode
+from fairlead.facts.observed import ApplyFailure, CarriedGateway
 from fairlead.planning.conditions import FALSE, TRUE, UNKNOWN, Condition, find_condition
 from fairlead.planning.deployment.podhealth import PodHealth
 from fairlead.planning.deployment.rollout import Rollout
 
-__all__ = ["Fault", "Situation", "decide_conditions", "find_fault"]
+__all__ = ["Fault", "Situation", "decide_conditions", "describe_gateway", "find_fault"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,8 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """All that the conditions are made of. `fault` is the gravest; `newer_revision` waits for a spec change (law 8)."""
+    """All that the conditions are made of. `fault` is the gravest; `newer_revision` waits for a spec change (law 8); `note`: what
+    else is not as the spec says, though the model serves."""
 
     generation: int
     suspended: bool
@@ -41,6 +43,7 @@ class Situation:
     fault: Fault | None
     newer_revision: str | None
     previous: Mapping[str, Any]
+    note: str = ""
 
     @property
     def idle(self) -> bool:
@@ -82,6 +85,22 @@ def decide_conditions(situation: Situation) -> list[Condition]:
     ]
 
 
+def describe_gateway(gateway: CarriedGateway | None, namespace: str) -> str:
+    """Why nobody is led to the gateway that the pods carry, and what mends it; "" where its route leads there."""
+    if gateway is None or gateway.mode == GatewayMode.SIDECAR:
+        return ""
+    name = gateway.route
+    if not gateway.mode:
+        return (
+            f"spec.gateway: there is no LLMRoute {name} in this namespace, so the gateway beside the engine answers 503."
+            f" Next: kubectl get llmrt -n {namespace}."
+        )
+    return (
+        f"spec.gateway: LLMRoute {name} does not say gateway.mode: Sidecar, so that nobody is led to the gateway beside the engine."
+        " Next: say so there, or leave spec.gateway out."
+    )
+
+
 def _describe_failure(failure: ApplyFailure) -> Fault:
     reason = Reason(failure.reason) if failure.reason in set(Reason) else Reason.CHILD_REFUSED
     if failure.is_sentence:
@@ -115,6 +134,7 @@ def _decide_ready(situation: Situation) -> Condition:
         return _ready(FALSE, Reason.PROGRESSING, "The last pods are ending.")
     if _serves(situation):
         message = f"{rollout.available} of {rollout.desired} replicas serve."
+        message += f" {situation.note}" if situation.note else ""
         if situation.newer_revision:
             return _ready(
                 TRUE,

@@ -15,7 +15,8 @@ from fairlead.api.names import GROUP, gateway_part_name
 from fairlead.api.resource import LLMRoute, Metadata
 from fairlead.facts.observed import ObjectKey
 from fairlead.gateway.envoy.clients import AUTHENTICATION_FILE
-from fairlead.gateway.envoy.files import CLUSTERS_FILE, EGRESS_FILE, LIMIT_FILES, PUBLIC_FILE, is_untouched
+from fairlead.gateway.envoy.files import LIMIT_FILES, PUBLIC_FILE, is_untouched
+from fairlead.planning.gateway import BOOTSTRAP, CLIENTS, ROUTING_PARTS
 from fairlead.planning.route.metadata import make_metadata
 from fairlead.planning.route.publications import Publication, write_publications
 
@@ -38,15 +39,6 @@ __all__ = [
 Json = dict[str, Any]
 #: On the Secret with the clients: of which spec they are.
 ANNOTATION_CALLERS: Final = f"{GROUP}/callers"
-BOOTSTRAP: Final = "bootstrap"
-CLIENTS: Final = "clients"
-#: Part -> the file that it holds; keys' sources go with the clusters that use them, the limits of tokens with those of requests.
-ROUTING_PARTS: Final = {
-    "routes": PUBLIC_FILE,
-    "egress": EGRESS_FILE,
-    "clusters": CLUSTERS_FILE,
-    "limits": LIMIT_FILES[0],
-}
 #: What the API server lets a ConfigMap hold.
 MAX_MAP_BYTES: Final = 1024 * 1024
 #: The rest is for what narrowing adds to the routes that run.

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from fairlead.api.names import ANNOTATION_ROUTING
+from fairlead.api.names import ANNOTATION_ROUTING, LABEL_LLMROUTE
 from fairlead.facts.route import GatewayPod
 from fairlead.gateway.envoy.loaded import AUTHENTICATION, find_rejected, read_healthy, read_loaded
+from fairlead.gateway.envoy.unrouted import is_unrouted
 from fairlead.planning.plan import Nudge, Removal
 from fairlead.planning.route.publishing import Files, is_loaded
 
@@ -54,18 +55,33 @@ def read_gateways(
     now: datetime,
     certificate: str = "",
     missed_since: Callable[[Mapping[str, str]], datetime | None] = lambda _: None,
+    *,
+    is_carried: bool = False,
 ) -> Gateways:
     """`live` and `authentication`: what the ConfigMaps and the Secret hold, whose digest is `digest`; `certificate`: as the pods have it.
-    Pods with another one, or with none, are kept up to date while they are there, and do not count. `missed_since`: since when one
-    that has loaded these versions does what was withdrawn, None if it does not."""
+    Pods with another one, or with none, are kept up to date while they are there, and do not count; nor do those that run beside
+    engines unless `is_carried`, and then the others. `missed_since`: since when one that has loaded these versions does what was
+    withdrawn, None if it does not."""
+
+    def counts(pod: GatewayPod) -> bool:
+        return pod.certificate == certificate and bool(pod.carrier) == is_carried
+
     ready = [pod for pod in pods if pod.is_ready]
     loaded, late, nudges, removals, rejected, healthy = [], [], [], [], set(), []
     waits: list[float] = []
     current = 0
-    for pod in ready:
+    for pod in pods:
         versions = read_loaded(pod.loaded) if pod.loaded is not None else {}
-        if live is not None and is_loaded(live, [versions]) and versions.get(AUTHENTICATION) == authentication:
-            current += pod.certificate == certificate
+        is_current = live is not None and is_loaded(live, [versions]) and versions.get(AUTHENTICATION) == authentication
+        if not pod.is_ready:
+            # Beside an engine that loads its model for minutes: it shall be up to date when the first request comes.
+            if pod.loaded is not None and not is_current:
+                age_s, due = _age_of(pod, digest, now)
+                nudges += [Nudge(pod.name, pod.uid, ANNOTATION_ROUTING, due)] if due is not None else []
+                waits.append(max(1.0, _look_again_s(age_s)))
+            continue
+        if is_current:
+            current += counts(pod)
             loaded.append(versions)
             healthy.append(read_healthy(pod.loaded or {}))
             continue
@@ -75,13 +91,14 @@ def read_gateways(
             late.append(pod.name)
         else:
             loaded.append(versions)
-        if _must_go(pod, missed_since(versions), now):
-            removals.append(Removal(pod.name, pod.uid, _GRACE_S))
+        if _must_go(pod, missed_since(versions), now) and not is_unrouted(versions):
+            # An engine goes on: what it has to do is not only this route's.
+            removals.append(Removal(pod.name, pod.uid, _GRACE_S, LABEL_LLMROUTE if pod.carrier else ""))
         elif due is not None:
             nudges.append(Nudge(pod.name, pod.uid, ANNOTATION_ROUTING, due))
         waits.append(_look_again_s(age_s))
     return Gateways(
-        ready=sum(1 for pod in ready if pod.certificate == certificate),
+        ready=sum(map(counts, ready)),
         loaded=tuple(loaded),
         current=current,
         late=tuple(late),

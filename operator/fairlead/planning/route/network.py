@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from fairlead.api.names import gateway_name, make_engine_selector, make_gateway_selector
+from fairlead.api.names import gateway_name, make_carrier_selector, make_engine_selector, make_gateway_selector
 from fairlead.api.resource import LLMRoute
 from fairlead.api.route import GatewayServiceSpec, GatewaySpec, LLMAccess
 from fairlead.facts.observed import OperatorFacts
 from fairlead.gateway.envoy import GatewaySettings
+from fairlead.planning.gateway import SIDECAR_PORT_NAME
 from fairlead.planning.route.backends import Resolved
+from fairlead.planning.route.carriers import is_carried
 from fairlead.planning.route.certificate import certificate_secret
 from fairlead.planning.route.metadata import make_metadata
 from fairlead.planning.route.pod import public_port
@@ -35,14 +37,17 @@ def make_service(route: LLMRoute, settings: GatewaySettings) -> Json:
     """Ready gateways behind one address."""
     service = _service_of(route)
     name = public_port(settings)
+    selector, target = make_gateway_selector(route.metadata.name), name
+    if is_carried(route):
+        selector, target = make_carrier_selector(route.metadata.name), SIDECAR_PORT_NAME
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": make_metadata(route.metadata, gateway_name(route.metadata.name), service.annotations),
         "spec": {
             "type": service.type.value,
-            "selector": make_gateway_selector(route.metadata.name),
-            "ports": [{"name": name, "port": service_port(route), "targetPort": name, "protocol": "TCP"}],
+            "selector": selector,
+            "ports": [{"name": name, "port": service_port(route), "targetPort": target, "protocol": "TCP"}],
         },
     }
 
@@ -56,8 +61,8 @@ def make_endpoint(route: LLMRoute) -> str:
 
 
 def has_disruption_budget(route: LLMRoute) -> bool:
-    """From two replicas on: with one, a budget could only forbid every drain of its node."""
-    return (route.spec.gateway or GatewaySpec()).replicas >= 2
+    """From two replicas on: with one, a budget could only forbid every drain of its node. Engine pods have their own."""
+    return not is_carried(route) and (route.spec.gateway or GatewaySpec()).replicas >= 2
 
 
 def make_disruption_budget(route: LLMRoute) -> Json:

@@ -12,9 +12,9 @@ from fairlead.api.conditions import ROUTE_CONDITIONS, Reason
 from fairlead.api.names import gateway_name, gateway_part_name
 from fairlead.api.patterns import find_pattern_faults
 from fairlead.api.resource import Finding, LLMRoute, Metadata
-from fairlead.api.route import GatewaySpec, LLMAccess
+from fairlead.api.route import LLMAccess
 from fairlead.facts.observed import ObjectKey, Observed, OperatorFacts
-from fairlead.facts.route import RouteFacts
+from fairlead.facts.route import Carrier, GatewayPod, RouteFacts
 from fairlead.gateway.envoy import GatewaySettings, render_files
 from fairlead.gateway.envoy.clients import render_authentication
 from fairlead.gateway.envoy.files import PUBLIC_FILE
@@ -24,6 +24,15 @@ from fairlead.planning.conditions import make_conditions, make_transition_events
 from fairlead.planning.ownership import find_deletes, find_ours, keep_ours
 from fairlead.planning.plan import Child, Plan
 from fairlead.planning.route.backends import UNRESOLVED, Resolved, reachable, resolve_backends, see_through
+from fairlead.planning.route.carriers import (
+    count_gateways,
+    find_carrier_fault,
+    find_relevant,
+    has_own_pods,
+    is_carried,
+    is_held_back,
+    restrict,
+)
 from fairlead.planning.route.certificate import Certificate, certificate_secret, make_settings, read_certificate
 from fairlead.planning.route.clients import Clients, read_clients
 from fairlead.planning.route.files import (
@@ -93,13 +102,14 @@ def plan_route(
     if metadata.deletion_timestamp:
         return Plan(children=(), deletes=(), status=route.status)
     resolved, table = resolve_route(route, facts, operator, providers)
+    pods = find_relevant(route, facts, observed)
     settings = make_settings(route, SETTINGS)
     files = render_files(table, settings)
     refusal = _find_refusal(route, resolved, files.routing)
     live = read_routing(observed.children, metadata)
     clients = read_clients(route, facts)
     published = Published.of(observed, metadata)
-    gateways = _read_gateways(route, facts, live, clients.version, now, published)
+    gateways = _read_gateways(route, pods, live, clients.version, now, published)
     published = published.with_clients(clients.version, now)
     authentication = render_authentication(
         clients.keys, clients.version, anonymous=table.anonymous is not None, tokens=clients.tokens
@@ -135,15 +145,21 @@ def plan_route(
     revision = choose_revision(fresh, route, observed)
     is_pinned = revision.newer is not None
     sidecars = make_sidecar_maps(route, make_for_sidecars(route, table, operator), observed, is_pinned=is_pinned)
-    wanted = _make_children(route, operator, settings, revision, step, published, authentication, resolved, sidecars)
-    held = _find_held(metadata) if certificate.problem else frozenset()
+    has_pods = has_own_pods(route, observed)
+    wanted = _make_children(
+        route, operator, settings, revision, step, published, authentication, resolved, sidecars, has_pods=has_pods
+    )
+    is_late = is_held_back(route, observed, gateways)
+    held = _find_held(metadata, certificate, is_held_back=is_late, keeps_pods=is_carried(route))
     children, taken = keep_ours([child for child in wanted if child.key not in held], observed, metadata)
     seen = see_through(resolved, _find_unseen(table, gateways))
     faults = [Fault(Reason.NAME_CONFLICT, describe_taken(key, found), terminal=True) for key, found in taken]
     faults += [describe_failure(failure) for failure in observed.failures]
-    faults += [certificate.fault] if certificate.fault is not None else []
-    situation = _make_situation(route, table, seen, clients, certificate, gateways, step, live, faults)
-    situation = replace(situation, newer_revision=revision.newer, rolling=_describe_rollout(observed, metadata))
+    faults += [fault for fault in (certificate.fault, find_carrier_fault(route, facts)) if fault is not None]
+    wanted_pods = count_gateways(route, facts.carriers)
+    situation = _make_situation(wanted_pods, table, seen, clients, certificate, gateways, step, live, faults)
+    if not is_carried(route):
+        situation = replace(situation, newer_revision=revision.newer, rolling=_describe_rollout(observed, metadata))
     conditions = decide_conditions(situation)
     status = _make_status(route, table, seen, situation, step, clients, certificate) | {
         "conditions": make_conditions(conditions, metadata.generation, route.status, now, ROUTE_CONDITIONS)
@@ -176,11 +192,11 @@ def resolve_route(
     route: LLMRoute, facts: RouteFacts, operator: OperatorFacts, providers: ProviderCatalog
 ) -> tuple[tuple[Resolved, ...], RouteTable]:
     """What a plan begins with: the backends, and who may reach which. For those who ask and apply nothing, too."""
-    resolved = resolve_backends(route, facts, operator, providers)
-    return resolved, _make_table(route, resolved)
+    resolved = restrict(route, resolve_backends(route, facts, operator, providers), facts.carriers)
+    return resolved, _make_table(route, resolved, facts.carriers)
 
 
-def _make_table(route: LLMRoute, resolved: Sequence[Resolved]) -> RouteTable:
+def _make_table(route: LLMRoute, resolved: Sequence[Resolved], carriers: Sequence[Carrier] = ()) -> RouteTable:
     return make_table(
         route.metadata.name,
         route.metadata.namespace,
@@ -188,6 +204,7 @@ def _make_table(route: LLMRoute, resolved: Sequence[Resolved]) -> RouteTable:
         [backend.law for backend in resolved],
         reachable(resolved),
         {backend.name: backend.served_model for backend in resolved if backend.served_model is not None},
+        max(1, count_gateways(route, carriers)),
     )
 
 
@@ -274,17 +291,27 @@ def _narrow_sidecars(
 
 
 def _read_gateways(
-    route: LLMRoute, facts: RouteFacts, live: Files | None, authentication: str, now: datetime, published: Published
+    route: LLMRoute,
+    pods: Sequence[GatewayPod],
+    live: Files | None,
+    authentication: str,
+    now: datetime,
+    published: Published,
 ) -> Gateways:
-    digest = routing_digest(live or {}, authentication)
-    certificate = certificate_secret(route) or ""
-    return read_gateways(facts.gateways, live, authentication, digest, now, certificate, published.missed_since)
+    digest, secret = routing_digest(live or {}, authentication), certificate_secret(route) or ""
+    missed_since = published.missed_since
+    return read_gateways(pods, live, authentication, digest, now, secret, missed_since, is_carried=is_carried(route))
 
 
-def _find_held(owner: Metadata) -> frozenset[ObjectKey]:
-    """What stays as it is while there is no certificate: the pods, what they start with, and what leads to them."""
+def _find_held(
+    owner: Metadata, certificate: Certificate, *, is_held_back: bool, keeps_pods: bool
+) -> frozenset[ObjectKey]:
+    """What stays as it is without a certificate, and while gateways of the other mode serve: the pods, what they start with, and what
+    leads to them."""
     name = gateway_name(owner.name)
-    held = (("ConfigMap", gateway_part_name(owner.name, BOOTSTRAP)), ("Service", name), ("Deployment", name))
+    held = [("Service", name)] if certificate.problem or is_held_back else []
+    if certificate.problem or (is_held_back and keeps_pods):
+        held += [("ConfigMap", gateway_part_name(owner.name, BOOTSTRAP)), ("Deployment", name)]
     return frozenset(ObjectKey(kind, owner.namespace, name) for kind, name in held)
 
 
@@ -298,19 +325,23 @@ def _make_children(
     authentication: str,
     resolved: Sequence[Resolved],
     sidecars: Sequence[Json],
+    *,
+    has_pods: bool,
 ) -> tuple[Child, ...]:
-    """In the order in which they are applied: what pods mount comes before the pods."""
+    """In the order in which they are applied: what pods mount comes before the pods. `has_pods`: gateways have some of their own;
+    those beside engines have what these have."""
     owner = route.metadata
     bodies = [
-        make_bootstrap_map(owner, revision.bootstrap),
+        *([make_bootstrap_map(owner, revision.bootstrap)] if has_pods else []),
         make_clients_secret(owner, authentication, digest_callers(route), published.clients),
         *make_routing_maps(owner, step.files, published.routes),
         *sidecars,
         make_service(route, settings),
-        make_network_policy(route, resolved, operator, settings),
-        make_deployment(route, revision.template, revision.annotations),
-        *([make_disruption_budget(route)] if has_disruption_budget(route) else []),
     ]
+    if has_pods:
+        bodies.append(make_network_policy(route, resolved, operator, settings))
+        bodies.append(make_deployment(route, revision.template, revision.annotations))
+        bodies += [make_disruption_budget(route)] if has_disruption_budget(route) else []
     return tuple(_make_child(owner, body) for body in bodies)
 
 
@@ -319,7 +350,7 @@ def _make_child(owner: Metadata, body: Json) -> Child:
 
 
 def _make_situation(
-    route: LLMRoute,
+    wanted: int,
     table: RouteTable,
     resolved: Sequence[Resolved],
     clients: Clients,
@@ -332,7 +363,7 @@ def _make_situation(
     is_published = step.is_last and live == step.files
     others = (problem for problem in (clients.problem, certificate.problem) if problem)
     return Situation(
-        wanted=_replicas_of(route),
+        wanted=wanted,
         ready=gateways.ready,
         programmed=gateways.current if is_published else 0,
         is_published=is_published,
@@ -378,10 +409,6 @@ def _describe_rollout(observed: Observed, owner: Metadata) -> str:
     return f"Gateways are being replaced: {updated if is_seen else 0} of {wanted} are new."
 
 
-def _replicas_of(route: LLMRoute) -> int:
-    return (route.spec.gateway or GatewaySpec()).replicas
-
-
 def _plan_standstill(
     metadata: Metadata,
     previous: Mapping[str, Any],
@@ -396,7 +423,7 @@ def _plan_standstill(
 ) -> Plan:
     """Nothing but `children` is applied, and nothing is deleted. What is known from the last good generation stays in status."""
     live = observed.children.get(ObjectKey("Deployment", metadata.namespace, gateway_name(metadata.name))) or {}
-    wanted = (live.get("spec") or {}).get("replicas", 0)
+    wanted = (live.get("spec") or {}).get("replicas", 0) or sum(1 for pod in facts.gateways if pod.carrier)
     ready = sum(1 for pod in facts.gateways if pod.is_ready)
     situation = Situation(wanted=wanted, ready=ready, programmed=0, is_published=False, fault=fault)
     conditions = decide_conditions(situation)

@@ -19,15 +19,15 @@ from fairlead.api.resource import LLMRoute
 from fairlead.api.route import GatewaySpec
 from fairlead.facts.observed import OperatorFacts
 from fairlead.gateway.envoy import GatewaySettings
+from fairlead.planning.gateway import BOOTSTRAP, CLIENTS, ROUTING_PARTS, make_gateway_container
 from fairlead.planning.route.backends import AUTHORITIES_KEY
+from fairlead.planning.route.carriers import is_carried
 from fairlead.planning.route.certificate import CERTIFICATE_VOLUME, certificate_secret
-from fairlead.planning.route.files import BOOTSTRAP, CLIENTS, ROUTING_PARTS
 from fairlead.planning.route.metadata import make_metadata
 from fairlead.providers.loader import ProviderCatalog
 
 __all__ = [
     "ANNOTATION_BOOTSTRAP",
-    "GATEWAY_CONTAINER",
     "digest_bootstrap",
     "find_authorities",
     "make_deployment",
@@ -39,12 +39,10 @@ __all__ = [
 
 Json = dict[str, Any]
 Authorities = Mapping[str, Sequence[str]]
-GATEWAY_CONTAINER: Final = "gateway"
 #: On the pod template: digest of what a gateway starts with, so that pods are replaced when it changes.
 ANNOTATION_BOOTSTRAP: Final = f"{GROUP}/bootstrap"
 #: Of Envoy's image.
 _USER: Final = 65532
-_WORKERS: Final = 2
 #: For Envoy's own end after the drain, seconds.
 _EXIT_S: Final = 10
 
@@ -62,7 +60,7 @@ def make_deployment(route: LLMRoute, template: Json, annotations: Mapping[str, s
         "kind": "Deployment",
         "metadata": make_metadata(route.metadata, gateway_name(name), annotations),
         "spec": {
-            "replicas": gateway.replicas,
+            "replicas": 0 if is_carried(route) else gateway.replicas,
             "selector": {"matchLabels": make_gateway_selector(name)},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             "progressDeadlineSeconds": 600,
@@ -137,53 +135,21 @@ def _drain_s(route: LLMRoute) -> int:
 def _make_container(
     route: LLMRoute, operator: OperatorFacts, settings: GatewaySettings, drain_s: int, authorities: Authorities
 ) -> Json:
-    container: Json = {
-        "name": GATEWAY_CONTAINER,
-        "image": operator.gateway_image,
-        "args": [
-            "--config-path",
-            f"{settings.bootstrap_directory}/bootstrap.json",
-            "--concurrency",
-            str(_WORKERS),
-            "--disable-hot-restart",
-            "--reject-unknown-dynamic-fields",
-            "--log-level",
-            "warning",
-        ],
-        "ports": [
-            {"name": public_port(settings), "containerPort": settings.port, "protocol": "TCP"},
-            {"name": "status", "containerPort": settings.status_port, "protocol": "TCP"},
-        ],
-        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
-        # The public port, not Envoy's own idea of being ready: it calls itself live without a listener.
-        "readinessProbe": {
-            "httpGet": {
-                "path": "/healthz",
-                "port": public_port(settings),
-                **({"scheme": "HTTPS"} if settings.is_tls else {}),
-            },
-            "periodSeconds": 2,
-            "timeoutSeconds": 2,
-            "failureThreshold": 3,
+    # The public port, not Envoy's own idea of being ready: it calls itself live without a listener.
+    readiness = {
+        "httpGet": {
+            "path": "/healthz",
+            "port": public_port(settings),
+            **({"scheme": "HTTPS"} if settings.is_tls else {}),
         },
-        "livenessProbe": {
-            "httpGet": {"path": "/generation", "port": "status"},
-            "initialDelaySeconds": 10,
-            "periodSeconds": 10,
-            "timeoutSeconds": 5,
-            "failureThreshold": 6,
-        },
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": _make_mounts(route, settings, authorities),
+        "periodSeconds": 2,
+        "timeoutSeconds": 2,
+        "failureThreshold": 3,
     }
-    if drain_s:
-        container["lifecycle"] = {"preStop": {"sleep": {"seconds": drain_s}}}
-    return container
+    mounts = _make_mounts(route, settings, authorities)
+    return make_gateway_container(
+        operator.gateway_image, settings, public_port(settings), mounts, drain_s=drain_s, readiness=readiness
+    )
 
 
 def _make_mounts(route: LLMRoute, settings: GatewaySettings, authorities: Authorities) -> list[Json]:

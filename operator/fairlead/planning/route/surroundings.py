@@ -5,17 +5,19 @@ The operator reads them from its cache, `fairlead render` and `explain` from fil
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from fairlead.api.llmdeployment import LLMDeploymentSpec
 from fairlead.api.names import ANNOTATION_HOSTS, ANNOTATION_RECORDS, LABEL_USE, issued_certificate_name
 from fairlead.api.resource import LLMDeployment
+from fairlead.api.route import GatewayMode
 from fairlead.api.validation import parse_llmdeployment
-from fairlead.facts.route import LocalDeployment, SecretFacts
+from fairlead.facts.observed import CarriedGateway
+from fairlead.facts.route import Carrier, LocalDeployment, SecretFacts
 from fairlead.policy.locality import find_leak, find_leak_of_pod, find_record
 
-__all__ = ["describe_deployment", "describe_secret"]
+__all__ = ["describe_carried", "describe_carrier", "describe_deployment", "describe_secret"]
 
 _Pods = Iterable[tuple[str, Mapping[str, str]]]  # name, annotations
 
@@ -53,6 +55,33 @@ def describe_deployment(
         is_encrypted=not plain,
         why_not_encrypted=plain,
     )
+
+
+def describe_carried(
+    carrier: str, name: str, raw: Mapping[str, Any] | None, find: Callable[[str], LocalDeployment | None]
+) -> CarriedGateway:
+    """What the LLMDeployment `carrier` must know of LLMRoute `name`, whose gateway its pods carry. `raw`: the route, which need not be
+    valid, or None; `find`: an LLMDeployment of their namespace. Its own pods are as it is, whatever they keep."""
+    spec = (raw or {}).get("spec")
+    if raw is None or not isinstance(spec, Mapping):
+        return CarriedGateway(name)
+    gateway = spec.get("gateway")
+    said = gateway.get("mode") if isinstance(gateway, Mapping) else None
+    mode = str(said or GatewayMode.DEPLOYMENT.value)
+    if mode != GatewayMode.SIDECAR:
+        return CarriedGateway(name, mode)
+    backends = [one.get("deployment") for one in spec.get("backends") or () if isinstance(one, Mapping)]
+    named = {str(one.get("name")) for one in backends if isinstance(one, Mapping)}
+    found = [one for one in map(find, sorted(named)) if one is not None]
+    kept = [one for one in found if one.is_confidential or one.name == carrier]
+    peers = tuple((one.name, one.port) for one in kept if one.port is not None)
+    return CarriedGateway(name, mode, peers)
+
+
+def describe_carrier(raw: Mapping[str, Any], local_images: Iterable[str]) -> Carrier:
+    """Of an LLMDeployment whose pods carry a gateway."""
+    found = describe_deployment(raw, None, local_images)
+    return Carrier(found.name, found.desired, found.certificate_secret, is_closed=found.is_confidential)
 
 
 def _find_plain(spec: LLMDeploymentSpec) -> str:
