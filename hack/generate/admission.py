@@ -10,7 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fairlead.api.names import COMPONENT_ENGINE, COMPONENT_GATEWAY, GROUP, LABEL_COMPONENT, LABEL_MANAGED_BY, MANAGED_BY
+from fairlead.api.names import (
+    COMPONENT_ENGINE,
+    COMPONENT_GATEWAY,
+    GROUP,
+    LABEL_COMPONENT,
+    LABEL_LLMROUTE,
+    LABEL_MANAGED_BY,
+    MANAGED_BY,
+)
 from hack.generate import GENERATED_NOTICE
 from hack.generate.rbac import LABELS, NAME, NAMESPACE, dump, dump_all
 
@@ -32,6 +40,12 @@ _SYSTEM = (
     f" || {_WHO}.startsWith('system:') && !{_WHO}.startsWith('system:serviceaccount:')"
 )
 _COMPONENTS = f"['{COMPONENT_ENGINE}', '{COMPONENT_GATEWAY}']"
+#: By that the Service of a route no longer leads to the gateway beside an engine.
+_LEAVES_ROUTE = (
+    f"oldObject.metadata.?labels['{LABEL_COMPONENT}'].orValue('') == '{COMPONENT_ENGINE}'"
+    f" && object.metadata.labels.all(k, k != '{LABEL_LLMROUTE}' && oldObject.metadata.labels[?k] == optional.of(object.metadata.labels[k]))"
+    f" && oldObject.metadata.labels.all(k, k == '{LABEL_LLMROUTE}' || k in object.metadata.labels)"
+)
 _TEMPLATE_LABELS = "object.spec.template.?metadata.?labels"
 
 
@@ -107,6 +121,8 @@ def _make_pods() -> Json:
     """Services, and so gateways, find pods by these labels: a pod that copies them would be sent requests."""
     was = f"oldObject != null && oldObject.metadata.?labels['{LABEL_MANAGED_BY}'].orValue('') == '{MANAGED_BY}'"
     same = f"oldObject.metadata.?labels['{LABEL_COMPONENT}'] == object.metadata.?labels['{LABEL_COMPONENT}']"
+    route = "{}.metadata.?labels['" + LABEL_LLMROUTE + "'].orValue('')"
+    same += f" && {route.format('object')} in ['', {route.format('oldObject')}]"  # an engine that carries its gateway
     return _make_spec(
         [_rule("", ("pods",), ("CREATE", "UPDATE"))],
         [
@@ -145,7 +161,7 @@ def _make_templates(account: str) -> Json:
 def _make_operator(account: str) -> Json:
     """RBAC gives it all pods of the namespaces that it serves."""
     same = (
-        "object.spec == oldObject.spec && object.metadata.?labels == oldObject.metadata.?labels"
+        f"object.spec == oldObject.spec && (object.metadata.?labels == oldObject.metadata.?labels || ({_LEAVES_ROUTE}))"
         " && object.metadata.?ownerReferences == oldObject.metadata.?ownerReferences"
     )
     gateway = (
@@ -156,7 +172,8 @@ def _make_operator(account: str) -> Json:
         [_rule("", ("pods",), ("UPDATE", "DELETE"))],
         [("is-the-operator", f"{_WHO} == '{account}'")],
         f"request.operation == 'DELETE' ? ({gateway}) : ({same})",
-        "the operator changes nothing of a pod but its annotations, and deletes pods of gateways only",
+        "the operator changes nothing of a pod but its annotations, takes an engine's label of a route away, and deletes pods of"
+        " gateways only",
     )
 
 

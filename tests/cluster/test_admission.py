@@ -241,6 +241,13 @@ def test_the_operator_itself_only_annotates_pods_and_deletes_gateways_only(guard
         assert "changes nothing of a pod but its annotations" in refused
         image = json.dumps([{"op": "replace", "path": "/spec/containers/0/image", "value": "example.com/other:1"}])
         assert "changes nothing of a pod" in guarded.refused("patch", pod, "--type=json", "-p", image, user=user)
+    # An engine's pod is taken out of a route's Service, and nobody but a ReplicaSet puts one in.
+    assert "only pods of" in guarded.refused("label", pods["engine"], "fairlead.dev/llmroute=guarded")
+    guarded.run("label", pods["engine"], "fairlead.dev/llmroute=guarded")
+    more = '{"metadata": {"labels": {"fairlead.dev/llmroute": null, "a": "b"}}}'
+    assert "changes nothing of a pod" in guarded.refused("patch", pods["engine"], "--type=merge", "-p", more, user=user)
+    less = '{"metadata": {"labels": {"fairlead.dev/llmroute": null}}}'
+    guarded.run("patch", pods["engine"], "--type=merge", "-p", less, user=user)
     assert "deletes pods of gateways only" in guarded.refused("delete", pods["engine"], "--wait=false", user=user)
     guarded.run("delete", pods["gateway"], "--wait=false", user=user)
 

@@ -103,7 +103,11 @@ ACCESS: Final[tuple[Access, ...]] = (
     ),
     _access(POD, "list watch", Scope.WATCHED, "why a model is not serving yet: scheduling, image pulls, crashes"),
     _access(
-        POD, "patch", Scope.WATCHED, "an annotation on gateways' pods, so that changed routing reaches them at once"
+        POD,
+        "patch",
+        Scope.WATCHED,
+        "an annotation on gateways' pods, so that changed routing reaches them at once; a label of engines' pods whose gateway does not"
+        " take it",
     ),
     _access(
         POD,
