@@ -18,7 +18,7 @@ from fairlead.engines.loader import EngineCatalog
 from fairlead.facts.observed import CarriedGateway, Observed, OperatorFacts
 from fairlead.facts.route import LocalDeployment
 from fairlead.gateway.envoy.files import render_bootstrap
-from fairlead.planning.deployment import plan_deployment
+from fairlead.planning.deployment import plan_deployment, sidecar
 from fairlead.planning.gateway import SIDECAR_SETTINGS
 from fairlead.planning.plan import Plan
 from fairlead.planning.route.surroundings import describe_carried, describe_carrier
@@ -259,3 +259,19 @@ def test_a_carrier_is_read_from_the_object_as_it_is() -> None:
         make_resource("vllm", {"spec": {**GATEWAY, "suspend": True, "networkPolicy": {"mode": "Disabled"}}}), ()
     )
     assert (open_one.replicas, open_one.certificate_secret, open_one.is_closed) == (0, "", False)
+
+
+def test_an_upgrade_changes_it_under_no_pod(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = make_resource("vllm", {"metadata": {"uid": "u-1"}, "spec": GATEWAY})
+    parsed = parse_llmdeployment(raw)
+    assert isinstance(parsed, LLMDeployment)
+
+    def plan(observed: Observed) -> Plan:
+        return plan_deployment(parsed, observed, EngineCatalog.builtin(), OperatorFacts(), NOW)
+
+    before = plan(Observed(gateway=SIDECAR))
+    observed = Observed(children={child.key: child.body for child in before.children}, gateway=SIDECAR)
+    bootstrap, *others = sidecar._render_files()
+    monkeypatch.setattr(sidecar, "_render_files", lambda: ({**bootstrap, "lds.json": "{}"}, *others))
+    assert template_of(plan(Observed(gateway=SIDECAR))) != template_of(before)
+    assert template_of(plan(observed)) == template_of(before)
