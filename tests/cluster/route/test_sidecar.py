@@ -9,8 +9,11 @@ from typing import Any
 import httpx
 import pytest
 from tests.cluster.operator_world import until
+from tests.cluster.route.test_deaf_gateway import LEAVES_WITHIN_S, deaf_kubelet
 from tests.cluster.route.test_encryption import ENCRYPTION, RESTRICTED, issue, make_certificate
-from tests.cluster.route.world import ROUTE, TEAM_A, TEAM_B, RouteWorld, make_deployment, make_route, make_secret
+from tests.cluster.route.world import CARD, ROUTE, TEAM_A, TEAM_B, RouteWorld, make_deployment, make_route, make_secret
+
+from fairlead_cluster.endpoints import endpoints
 
 pytestmark = pytest.mark.cluster
 
@@ -160,6 +163,34 @@ def test_streams_through_a_pod_that_ends_come_to_their_end(world: RouteWorld) ->
             assert begun.acquire(timeout=20)
         world.kubectl("delete", "pod", pod["metadata"]["name"], "--wait=false")
         assert all(text.endswith("data: [DONE]\n\n") for text in streams)
+
+
+def test_a_deaf_one_leaves_the_service_and_its_engine_goes_on(world: RouteWorld) -> None:
+    world.apply(make_clients(world), make_deployment(world.namespace, **CARRIED), make_local_route(world))
+    world.wait_ready(120)
+    world.wait_backends()
+    pods = engines(world)
+    deaf = next(iter(pods.values()))
+    with deaf_kubelet(deaf):
+        narrowed = make_local_route(world)
+        narrowed["spec"]["roles"][1]["dataAccess"].remove("Confidential")
+        world.apply(narrowed)
+        assert deaf["status"]["podIP"] in led_to(world)
+        until(lambda: deaf["status"]["podIP"] not in led_to(world), "it leaves the Service", LEAVES_WITHIN_S)
+    until(lambda: world.route()["status"]["gateways"] == "1/2", "it is told", 20)
+    assert engines(world).keys() == pods.keys()
+    for _ in range(10):
+        assert world.ask(CARD, key=TEAM_B).status == 403
+        assert world.ask().status == 200
+    reasons = world.kubectl("get", "events.events.k8s.io", "-o", "jsonpath={.items[*].reason}")
+    assert "GatewayRemoved" in reasons
+
+
+def led_to(world: RouteWorld) -> set[str]:
+    """To whom the route's Service sends, as the cluster's data plane reckons it."""
+    service = world.get(f"service/{ROUTE}-gateway")
+    assert service is not None
+    return {found.ip for found in endpoints(service, service["spec"]["ports"][0], list(engines(world).values()))}
 
 
 def asked(world: RouteWorld) -> bool:
