@@ -11,7 +11,7 @@ from tests.unit.api.cases import make_resource
 from tests.unit.engines.mini import MINI
 from tests.unit.planning.netpol import Caller, Target, admits, reaches
 
-from fairlead.api.names import make_engine_labels
+from fairlead.api.names import issued_certificate_name, make_engine_labels
 from fairlead.api.resource import LLMDeployment
 from fairlead.api.validation import parse_llmdeployment
 from fairlead.engines.loader import EngineCatalog
@@ -118,14 +118,17 @@ def test_only_it_mounts_who_is_let_in() -> None:
     assert users == ["gateway"]
 
 
-def test_with_encryption_it_can_verify_the_deployments_own_pods() -> None:
-    plan = make(**GATEWAY, **ENCRYPTION)
+@pytest.mark.parametrize(
+    ("encryption", "secret_name"), [(ENCRYPTION, "llama-tls"), ({"encryption": {}}, issued_certificate_name("llama"))]
+)
+def test_with_encryption_it_can_verify_the_deployments_own_pods(encryption: Json, secret_name: str) -> None:
+    plan = make(**GATEWAY, **encryption)
     (mount,) = [
         one for one in sidecar_of(plan)["volumeMounts"] if one["mountPath"].startswith("/etc/envoy/authorities")
     ]
-    assert mount["mountPath"] == "/etc/envoy/authorities/llama-tls"
+    assert mount["mountPath"] == f"/etc/envoy/authorities/{secret_name}"
     secret = volumes_of(plan)[mount["name"]]["secret"]
-    assert (secret["secretName"], [item["key"] for item in secret["items"]]) == ("llama-tls", ["ca.crt"])
+    assert (secret["secretName"], [item["key"] for item in secret["items"]]) == (secret_name, ["ca.crt"])
 
 
 def test_streams_through_it_have_the_drain_timeout() -> None:
