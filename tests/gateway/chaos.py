@@ -32,6 +32,8 @@ SPEC: Mapping[str, Any] = {
         # For what fails after the response has begun: on a busy machine headers may take longer than half a second, and are then
         # rightly awaited elsewhere.
         {"name": "patient", **_CHAT, "timeouts": {"responseHeaders": "2s", "idle": "1s", "request": "3s"}},
+        # One that says how long a backend may take for a request without stream.
+        {"name": "divided", **_CHAT, "timeouts": {"idle": "1s", "request": "30s", "attempt": "500ms"}},
         {
             "name": "ordered",
             "targets": [{"backend": "alpha"}, {"backend": "gamma", "priority": 1}],

@@ -221,12 +221,15 @@ class RouteTimeoutsSpec(ApiModel):
     """How long to wait for what, as durations such as 10s or 10m."""
 
     response_headers: Annotated[str, Field(min_length=2, max_length=32)] = "10s"
-    """How long one backend may take until its response begins (streams); then the next target is tried. A request
-    without stream may take as long as the request timeout. Default: 10s."""
+    """How long one backend may take until its response begins (streams); then the next target is tried. Requests
+    without stream have attempt for that. Default: 10s."""
     idle: Annotated[str, Field(min_length=2, max_length=32)] = "60s"
     """How long a stream that has begun may pause before it is ended. Default: 60s."""
     request: Annotated[str, Field(min_length=2, max_length=32)] = "10m"
     """How long a whole request without stream may take, over all attempts. Default: 10m."""
+    attempt: Annotated[str | None, Field(min_length=2, max_length=32)] = None
+    """How long one backend may take for a whole request without stream; then the next target is tried, while the one before may still be
+    at work. Absent: as long as request, so that a backend which is connected and silent is not given up before."""
 
 
 class PromptPrefixSpec(ApiModel):

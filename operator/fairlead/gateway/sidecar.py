@@ -70,9 +70,11 @@ def _make_chain(chain: Chain, direct: frozenset[str], gateway: Upstream) -> Chai
         return replace(chain, groups=chain.groups[:own])
     attempt = Attempt(GATEWAY, chain.model, gateway.place, gateway.access)
     # The gateway may have to wait for each of its targets before it answers; Envoy knows one time for all attempts.
-    waits_s = len(chain.groups) * chain.timeouts.response_headers_s + _WAY_S
+    timeouts = chain.timeouts
+    waits_s = len(chain.groups) * timeouts.response_headers_s + _WAY_S
+    tries_s = len(chain.groups) * timeouts.attempt_s + _WAY_S if timeouts.attempt_s is not None else None
     return replace(
         chain,
         groups=(*chain.groups[:own], (Weighted(attempt, 1),)),
-        timeouts=replace(chain.timeouts, response_headers_s=waits_s),
+        timeouts=replace(timeouts, response_headers_s=waits_s, attempt_s=tries_s),
     )

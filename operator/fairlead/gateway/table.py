@@ -118,11 +118,12 @@ class Weighted:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds."""
+    """Seconds. `attempt_s`: of one try without stream; None: as long as all of them may take."""
 
     response_headers_s: float
     idle_s: float
     request_s: float
+    attempt_s: float | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,8 @@ class Chain:
     @property
     def route(self) -> str:
         """Sixteen hexadecimal digits over all of it but the class."""
-        shape = (self.model, self.groups, self.timeouts)
+        attempt_s = self.timeouts.attempt_s
+        shape = (self.model, self.groups, self.timeouts, *(() if attempt_s is None else (attempt_s,)))
         return blake2b(repr(shape).encode(), digest_size=8).hexdigest()
 
     @property
@@ -429,4 +431,5 @@ def _read_timeouts(spec: RouteTimeoutsSpec) -> Timeouts:
         response_headers_s=parse_duration_s(spec.response_headers),
         idle_s=parse_duration_s(spec.idle),
         request_s=parse_duration_s(spec.request),
+        attempt_s=parse_duration_s(spec.attempt) if spec.attempt is not None else None,
     )

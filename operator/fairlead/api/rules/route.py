@@ -410,4 +410,5 @@ RULES: Final = (
     *duration_rules("models.timeouts.responseHeaders", "spec.models[*].timeouts.responseHeaders", "100ms", "1h"),
     *duration_rules("models.timeouts.idle", "spec.models[*].timeouts.idle", "1s", "1h"),
     *duration_rules("models.timeouts.request", "spec.models[*].timeouts.request", "1s", "6h"),
+    *duration_rules("models.timeouts.attempt", "spec.models[*].timeouts.attempt", "100ms", "6h"),
 )

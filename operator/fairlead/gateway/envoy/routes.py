@@ -164,7 +164,8 @@ def _unavailable(name: str) -> Json:
 
 
 def _make_retry(table: RouteTable, chain: Chain, *, is_stream: bool) -> Json:
-    """One try per group. A stream is tried elsewhere when its headers do not come in time; after them nothing can be tried again."""
+    """One try per group. A stream is tried elsewhere when its headers do not come in time; after them nothing can be tried again. What is
+    no stream may take its time, unless the route says how much."""
     tried = {attempt.backend for attempt in chain.attempts}
     own = {status for upstream in table.upstreams if upstream.name in tried for status in upstream.failing_statuses}
     retry: Json = {
@@ -178,6 +179,8 @@ def _make_retry(table: RouteTable, chain: Chain, *, is_stream: bool) -> Json:
     }
     if is_stream:
         retry["per_try_timeout"] = duration(chain.timeouts.response_headers_s)
+    elif chain.timeouts.attempt_s is not None:
+        retry["per_try_timeout"] = duration(chain.timeouts.attempt_s)
     return retry
 
 
