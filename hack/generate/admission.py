@@ -2,7 +2,7 @@
 what the operator itself may not do although RBAC cannot say so. For the kustomize base and for the chart.
 
 Who has the right `manage` on `children.fairlead.dev` of a namespace (no such resource exists; cluster administrators have it) is
-bound by none of the first three.
+bound by none of the first four.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from fairlead.api.names import (
     COMPONENT_GATEWAY,
     GROUP,
     LABEL_COMPONENT,
+    LABEL_INSTANCE,
     LABEL_LLMROUTE,
     LABEL_MANAGED_BY,
     MANAGED_BY,
@@ -118,9 +119,12 @@ def _make_children(account: str) -> Json:
 
 
 def _make_pods() -> Json:
-    """Services, and so gateways, find pods by these labels: a pod that copies them would be sent requests."""
+    """Services, and so gateways, find pods by these labels: a pod that copies them would be sent requests. So would one of ours that is
+    made another one afterwards, by the label that says whose it is or by another image."""
     was = f"oldObject != null && oldObject.metadata.?labels['{LABEL_MANAGED_BY}'].orValue('') == '{MANAGED_BY}'"
-    same = f"oldObject.metadata.?labels['{LABEL_COMPONENT}'] == object.metadata.?labels['{LABEL_COMPONENT}']"
+    labels = (LABEL_COMPONENT, LABEL_INSTANCE)
+    same = " && ".join(f"oldObject.metadata.?labels['{one}'] == object.metadata.?labels['{one}']" for one in labels)
+    same += " && oldObject.spec == object.spec"
     route = "{}.metadata.?labels['" + LABEL_LLMROUTE + "'].orValue('')"
     same += f" && {route.format('object')} in ['', {route.format('oldObject')}]"  # an engine that carries its gateway
     return _make_spec(
@@ -129,10 +133,11 @@ def _make_pods() -> Json:
             ("is-a-server", f"object.metadata.?labels['{LABEL_COMPONENT}'].orValue('') in {_COMPONENTS}"),
             ("gets-the-labels", f"!({was} && {same})"),
             ("is-not-of-a-replica-set", f"!({_is_controller('replicaset')})"),
+            ("is-not-a-controller", f"!(request.operation == 'UPDATE' && ({_SYSTEM}))"),
             ("may-not-manage", f"!{_MANAGES}"),
         ],
         "false",
-        "only pods of fairlead's own Deployments have its labels: leave out app.kubernetes.io/managed-by: fairlead",
+        "only pods of fairlead's own Deployments have its labels, and stay as they are: leave out app.kubernetes.io/managed-by: fairlead",
         selector=_OURS,
     )
 

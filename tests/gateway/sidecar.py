@@ -51,7 +51,7 @@ def running_sidecar(default_authorities: Path, *, has_authorities: bool = False)
     )
     fallback = make_fallback_files("assistants", settings, has_authorities=has_authorities)
     Mount(Path(files)).write(fallback)
-    # As planning/route/sidecar.py starts it, but for what processes beside it need.
+    # As planning/route/injection.py starts it, but for what processes beside it need.
     command = [str(envoy_binary()), "--config-yaml", make_sidecar_bootstrap(settings), "--concurrency", "1",
                "--disable-hot-restart", "--reject-unknown-dynamic-fields", "--log-level", "warning",
                "--drain-strategy", "immediate", "--log-path", f"{directory}/envoy.log"]  # fmt: skip

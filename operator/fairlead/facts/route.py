@@ -83,7 +83,8 @@ class KeySet:
 
 @dataclass(frozen=True, slots=True)
 class GatewayPod:
-    """One pod of the gateway. `loaded`: its answer to GET /generation as it is, None when it did not answer; `nudge`: the annotation
+    """One pod of the gateway. `loaded`: its answer to GET /generation as it is, None when it did not
+    answer; `last`: its last answer, None if it has never answered this operator; `nudge`: the annotation
     by which its kubelet was last told to look at its volumes again; `certificate`: the Secret with whose certificate it serves, ""
     without TLS; `created`: when the API server took it in; `carrier`: the LLMDeployment in whose pod it runs, "" in a pod of its
     own; `interface`: which routing one in an engine pod can carry out."""
@@ -93,6 +94,7 @@ class GatewayPod:
     is_ready: bool
     nudge: str = ""
     loaded: Mapping[str, Any] | None = None
+    last: Mapping[str, Any] | None = None
     certificate: str = ""
     created: datetime | None = None
     carrier: str = ""

@@ -66,8 +66,8 @@ class Upstream:
     """How a backend is reached. `paths`: gateway path -> the backend's own, only endpoints that it serves; `classes`: what the class
     rule lets go there, whoever asks; `is_tls`: its certificate must name `server_name` and be signed by `authorities` (a Secret
     and its key; None: by whom the gateway's image trusts); `failing_statuses`: those that mean "not here" beside the usual ones;
-    `slow_start_s`: how long a new pod takes until it gets its whole share (0: gets it at once); `keeps_unasked`: its Responses API keeps
-    what it is not told to forget."""
+    `slow_start_s`: how long a new pod takes until it gets its whole share (0: gets it at once); `keeping_paths`: gateway paths
+    of the endpoints that keep what they are not told to forget."""
 
     name: str
     access: LLMAccess
@@ -84,7 +84,7 @@ class Upstream:
     has_stream_usage: bool = True
     failing_statuses: tuple[int, ...] = ()
     slow_start_s: float = field(default=0, repr=False)
-    keeps_unasked: bool = field(default=False, repr=False)
+    keeping_paths: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def place(self) -> str:

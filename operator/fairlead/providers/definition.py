@@ -128,12 +128,12 @@ class Authentication(ProviderModel):
 class Quirks(ProviderModel):
     """Where a provider differs from OpenAI in a way that the gateway acts on.
 
-    `stores_by_default`: the Responses API keeps what it got unless the request says `store: false`; also true where that
-    is not known. `stream_usage`: a stream reports its tokens when `stream_options.include_usage` asks; false also where
+    `stores_by_default`: endpoints that keep what they got unless the request says `store: false`, also where that is not known of the
+    Responses API. `stream_usage`: a stream reports its tokens when `stream_options.include_usage` asks; false also where
     that is not known, so that no provider gets a field that it refuses.
     """
 
-    stores_by_default: bool = True
+    stores_by_default: tuple[Operation, ...] = (Operation.RESPONSES,)
     stream_usage: bool = False
 
 

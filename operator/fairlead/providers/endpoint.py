@@ -51,7 +51,7 @@ class ProviderEndpoint:
     overload_statuses: tuple[int, ...]
     retry_after_headers: tuple[str, ...]
     remaining_headers: tuple[str, ...]
-    stores_by_default: bool
+    stores_by_default: tuple[Operation, ...]
     stream_usage: bool
     scheme: str = "https"
 

@@ -22,6 +22,7 @@ from fairlead.api.validation import parse_llmdeployment, parse_llmroute
 from fairlead.engines.loader import EngineCatalog
 from fairlead.facts.observed import Observed, OperatorFacts
 from fairlead.planning.deployment import plan_deployment
+from fairlead.planning.plan import Plan
 from fairlead.providers.loader import ProviderCatalog
 from fairlead.rendering.certificates import render_issued
 from fairlead.rendering.documents import Document
@@ -118,7 +119,14 @@ def _render_carriers(
             )
         gateway = surroundings.find_gateway(body, route, facts.local_images)
         plan = plan_deployment(parsed, Observed(gateway=gateway), engines, facts, now)
-        part.objects = [_plain(child.body) for child in plan.children]
+        part.objects = _make_objects(parsed, plan)
+
+
+def _make_objects(resource: LLMDeployment, plan: Plan) -> list[Json]:
+    """What the plan applies, and before it the certificate that the operator issues."""
+    objects = [_plain(child.body) for child in plan.children]
+    is_issued = resource.spec.encryption is not None and resource.spec.encryption.certificate is None
+    return [render_issued(resource.metadata), *objects] if objects and is_issued else objects
 
 
 def _collect(
@@ -196,14 +204,12 @@ def _render_one(
             result.notes.append(str(error))
     plan = plan_deployment(parsed, Observed(), engines, facts, now)
     findings += _find_refusal(plan.status)
-    objects = [_plain(child.body) for child in plan.children]
-    if objects and parsed.spec.encryption is not None and parsed.spec.encryption.certificate is None:
-        objects.insert(0, render_issued(parsed.metadata))
-        if not findings:
-            name = issued_certificate_name(parsed.metadata.name)
-            result.notes.append(
-                f"{LLMDEPLOYMENT}/{parsed.metadata.name}: Secret/{name} is printed without the certificate"
-            )
+    objects = _make_objects(parsed, plan)
+    issued = issued_certificate_name(parsed.metadata.name)
+    if not findings and any((one["kind"], one["metadata"]["name"]) == ("Secret", issued) for one in objects):
+        result.notes.append(
+            f"{LLMDEPLOYMENT}/{parsed.metadata.name}: Secret/{issued} is printed without the certificate"
+        )
     return _Part(objects, findings)
 
 

@@ -45,6 +45,8 @@ from fairlead.sources.gateway import GatewaySource
 
 __all__ = ["RoutePlanner", "find_concerned_routes"]
 
+#: Of gateways' pods. One that is forgotten counts as if it had never answered.
+_ANSWERS_KEPT: Final = 4096
 #: Clients' Secrets whose values are remembered, so that a pass over an unchanged route reads none.
 _SECRETS_KEPT: Final = 64
 
@@ -60,6 +62,7 @@ class RoutePlanner:
         self._providers = ProviderCatalog.builtin()
         self._clients: OrderedDict[ObjectKey, ClientsSecret] = OrderedDict()
         self._certificates: OrderedDict[str, None] = OrderedDict()  # uids of Secrets that are of the type
+        self._answers: OrderedDict[str, Mapping[str, Any]] = OrderedDict()  # uid of a gateway's pod -> its last answer
 
     async def plan(self, raw: Mapping[str, Any], observed: Observed, now: datetime) -> Plan:
         """The plan. Raises ApiError when the clients' Secret cannot be read: nobody is locked out for that."""
@@ -98,6 +101,10 @@ class RoutePlanner:
     async def _ask_gateways(self, pods: Iterable[Mapping[str, Any]]) -> tuple[GatewayPod, ...]:
         found = [pod for pod in pods if _is_running_gateway(pod)]
         answers = await self._source.ask(str(pod["status"]["podIP"]) for pod in found if _may_answer(pod))
+        for pod in found:
+            answer = answers.get(str(pod["status"]["podIP"]))
+            if answer is not None:
+                self._remember(str(pod["metadata"]["uid"]), answer)
         return tuple(
             GatewayPod(
                 name=str(pod["metadata"]["name"]),
@@ -108,10 +115,17 @@ class RoutePlanner:
                 carrier=_carrier_of(pod),
                 interface=_read_annotation(pod, ANNOTATION_INTERFACE),
                 loaded=answers.get(str(pod["status"]["podIP"])),
+                last=self._answers.get(str(pod["metadata"]["uid"])),
                 created=datetime.fromisoformat(str(pod["metadata"]["creationTimestamp"])),
             )
             for pod in found
         )
+
+    def _remember(self, uid: str, answer: Mapping[str, Any]) -> None:
+        self._answers[uid] = answer
+        self._answers.move_to_end(uid)
+        if len(self._answers) > _ANSWERS_KEPT:
+            self._answers.popitem(last=False)
 
     async def _read_clients(self, route: LLMRoute) -> ClientsSecret | None:
         spec = route.spec.authentication.api_keys

@@ -91,7 +91,10 @@ SAME = {
         "/v1/chat/completions",
     ),
     "what is longer": (chat(HELLO + "something else"), "/v1/chat/completions"),
-    "tools before": ({"tools": [{"function": {"name": "user", "text": "t"}}], **chat(HELLO)}, "/v1/chat/completions"),
+    "tools before": (
+        {"tools": [{"type": "function", "function": {"name": "user", "text": "t"}}], **chat(HELLO)},
+        "/v1/chat/completions",
+    ),
     "completions": ({"prompt": HELLO}, "/v1/completions"),
     "a list of prompts": ({"prompt": [HELLO, "b"]}, "/v1/completions"),
     "responses": ({"input": HELLO, "instructions": "be kind"}, "/v1/responses"),

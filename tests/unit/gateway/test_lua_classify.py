@@ -203,7 +203,7 @@ OPAQUE: list[tuple[str, Any]] = [
     ),
     ("images of Ollama", {"messages": [{"role": "user", "content": "a", "images": ["AAAA"]}]}),
     ("input_image", {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]}),
-    ("input_file", {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "x"}]}]}),
+    ("input_file", {"input": [{"role": "user", "content": [{"type": "input_file", "file_data": "x"}]}]}),
     ("an unknown item", {"input": [{"type": "shell_call_output", "id": "x"}]}),
     ("encrypted reasoning", {"input": [{"type": "reasoning", "encrypted_content": "x"}]}),
     ("token ids", {"input": [1, 2, 3]}),

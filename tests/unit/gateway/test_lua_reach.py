@@ -23,7 +23,14 @@ REFERENCES: list[tuple[dict[str, Any], str]] = [
     ({"input": [{"role": "user", "content": "a"}, {"type": "item_reference", "id": "msg_1"}]}, "item_reference"),
     ({"input": [{"id": "msg_1"}]}, "item_reference"),
     ({"input": [{"id": "msg_1", "type": None}]}, "item_reference"),
+    ({"input": [{"id": "msg_1", "role": None}]}, "item_reference"),
+    ({"input": [{"role": "user", "content": "a"}, {"id": "msg_1", "role": 1, "type": 2}]}, "item_reference"),
     ({"input": "a", "background": True}, "background"),
+    ({"input": "a", "background": "true"}, "background"),
+    ({"messages": MESSAGES, "deferred": True}, "deferred"),
+    ({"messages": MESSAGES, "preset": "p"}, "preset"),
+    ({"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_id": "file-1"}}]}]}, "file_id"),
+    ({"messages": MESSAGES, "extra_body": {"google": {"cached_content": "c"}}}, "cached_content"),
     ({"input": "a", "cached_content": "cache_1"}, "cached_content"),
 ]
 KEPT_BY_NOBODY: list[dict[str, Any]] = [
@@ -45,6 +52,8 @@ TOOLS: list[tuple[dict[str, Any], str]] = [
     ({"tools": [{"type": "code_interpreter", "container": {"type": "auto"}}]}, "code_interpreter"),
     ({"data_sources": [{"type": "azure_search"}]}, "data_sources"),
     ({"plugins": [{"id": "web"}]}, "plugins"),
+    ({"models": ["other/model:online"]}, "models"),
+    ({"compound_custom": {"tools": {"enabled_tools": ["web_search"]}}}, "compound_custom"),
     ({"tools": [{"type": "namespace", "tools": [{"type": "mcp"}]}]}, "namespace"),
 ]
 OWN_TOOLS: list[dict[str, Any]] = [
@@ -94,6 +103,27 @@ def test_tools_of_callers_go_on(body: dict[str, Any]) -> None:
     assert ask(CLOSED, {"messages": MESSAGES, **body}).status == 0
 
 
+@pytest.mark.parametrize(
+    "tools",
+    [
+        [{"google_search": {}}],
+        [[{"type": "function", "name": "f"}]],
+        ["web_search"],
+        [{"name": {"a": 1}}],
+        [{"type": 5, "name": "f"}],
+        [{"type": None, "name": "f"}],
+    ],
+)
+def test_a_tool_of_no_type_needs_a_name(tools: Any) -> None:
+    assert ask(CLOSED, {"messages": MESSAGES, "tools": tools}).code == "hosted_tool"
+    assert ask(SEARCHING, {"messages": MESSAGES, "tools": tools}).code == "hosted_tool"
+
+
+@pytest.mark.parametrize("tools", ["web_search", {"type": "function"}, True, 1])
+def test_tools_are_a_list(tools: Any) -> None:
+    assert ask(CLOSED, {"messages": MESSAGES, "tools": tools}).code == "invalid_tools"
+
+
 def test_the_name_of_a_tool_is_shown_only_if_it_is_one() -> None:
     outcome = ask(CLOSED, {"messages": MESSAGES, "tools": [{"type": 'x"}, "secret": "4111 1111 1111 1111'}]})
     assert outcome.code == "hosted_tool"
@@ -129,8 +159,11 @@ STORES = [
 @pytest.mark.parametrize(("path", "body", "expected"), STORES)
 def test_a_provider_is_told_to_keep_nothing(path: str, body: bytes, expected: bytes) -> None:
     headers = {":authority": host_of("up"), ":path": path}
-    told = EGRESS.run(body, headers=headers, metadata=FORGETS | {"unasked": "true"})
+    told = EGRESS.run(body, headers=headers, metadata=FORGETS | {"unasked": "/v1/messages /v1/responses"})
     assert (told.status, told.body) == (0, expected)
+    chat = EGRESS.run(body, headers=headers, metadata=FORGETS | {"unasked": "/v1/responses /v1/chat/completions"})
+    assert chat.body is not None
+    assert json.loads(chat.body)["store"] in (False, 1)
     quiet = EGRESS.run(body, headers=headers, metadata=FORGETS)
     assert quiet.body == expected.replace(b'{"store":false,', b"{"), "who keeps nothing unasked may not know the word"
     left = EGRESS.run(body, headers=headers, metadata={"usage": "false", "access": "Cloud"})
@@ -140,7 +173,7 @@ def test_a_provider_is_told_to_keep_nothing(path: str, body: bytes, expected: by
 
 def test_with_usage_both_are_added() -> None:
     headers = {":authority": host_of("up"), ":path": "/v1/responses"}
-    metadata = FORGETS | {"usage": "true", "unasked": "true"}
+    metadata = FORGETS | {"usage": "true", "unasked": "/v1/responses"}
     outcome = EGRESS.run(b'{"stream":true,"model":"m"}', headers=headers, metadata=metadata)
     assert outcome.body is not None
     assert json.loads(outcome.body) == {

@@ -114,6 +114,15 @@ def test_the_gateway_is_waited_for_as_long_as_it_may_wait_itself() -> None:
     assert (passed.idle_s, passed.request_s) == (own.idle_s, own.request_s)
 
 
+def test_a_request_without_stream_is_waited_for_as_well() -> None:
+    targets = [*to("alpha"), *to("openai", priority=1)]
+    assert chain_of(targets, "Public").timeouts.attempt_s is None
+    spec = {"models": [{"name": "chat", "targets": targets, "timeouts": {"attempt": "20s"}}]}
+    assert chain_of(targets, "Public", **spec).timeouts.attempt_s == 41.0
+    own = {"models": [{"name": "chat", "targets": to("alpha"), "timeouts": {"attempt": "20s"}}]}
+    assert chain_of(to("alpha"), "Public", **own).timeouts.attempt_s == 20.0, "nobody is waited for behind it"
+
+
 def test_who_may_what_is_the_same_as_at_the_gateway() -> None:
     table = table_of([*to("alpha"), *to("openai", priority=1)])
     made = make_sidecar_table(table, gateway())

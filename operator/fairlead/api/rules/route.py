@@ -356,6 +356,15 @@ RULES: Final = (
         message="gateways in engine pods have no certificate of their own",
         remedy="leave tls out, or mode: Deployment would work",
     ),
+    Rule(
+        id="gateway.mode.sidecars",
+        at="spec.gateway",
+        field=".applicationSidecars",
+        holds=lambda gateway: gateway.mode != "Sidecar" or not gateway.application_sidecars,
+        cel="!has(self.mode) || self.mode != 'Sidecar' || !self.applicationSidecars",
+        message="sidecars of applications go with gateways in pods of their own",
+        remedy="leave applicationSidecars out, or mode: Deployment would work",
+    ),
     *AUTHENTICATION_RULES,
     *(
         Rule(

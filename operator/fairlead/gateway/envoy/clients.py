@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
 from fairlead.gateway.envoy.listeners import CONSUMER_HEADER
 from fairlead.gateway.envoy.words import Json, json_body, make_discovery, typed
 
-__all__ = ["AUTHENTICATION_FILE", "TokenIssuer", "render_authentication"]
+__all__ = ["AUTHENTICATION_FILE", "TokenIssuer", "render_authentication", "takes_back"]
 
 AUTHENTICATION_FILE: Final = "authentication.json"
 _EXTENSION: Final = "envoy.config.core.v3.TypedExtensionConfig"
@@ -69,6 +69,30 @@ def render_authentication(
         config = _check(keys)
     resource: Json = {"name": "authentication", "typed_config": config}
     return orjson.dumps(make_discovery(_EXTENSION, version, resource)).decode()
+
+
+def takes_back(before: str, after: str) -> bool:
+    """Whether somebody who is let in by the one text is not let in, or as somebody else, by the other. True where that is not plain."""
+    try:
+        old, new = (_split(orjson.loads(text)) for text in (before, after))
+    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
+        return True
+    return old[0] != new[0] or not old[1] <= new[1]
+
+
+def _split(file: Json) -> tuple[Json, set[tuple[str, str]]]:
+    """Everything but its version and the keys; and these."""
+    found: set[tuple[str, str]] = set()
+
+    def walk(value: Any) -> Any:
+        if isinstance(value, list):
+            return [walk(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        found.update((entry["key"], entry["client"]) for entry in value.get("credentials", ()))
+        return {name: walk(item) for name, item in value.items() if name not in ("credentials", "version_info")}
+
+    return walk(file), found
 
 
 def _check(keys: Mapping[str, Sequence[str]]) -> Json:

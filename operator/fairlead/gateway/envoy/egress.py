@@ -55,7 +55,7 @@ _LIMIT_HEADERS: Final = (
 )
 #: Endpoints whose answers may be streams.
 _STREAMED: Final = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages")
-_LUA: Final = "envoy.filters.http.lua"
+LUA: Final = "envoy.filters.http.lua"
 
 
 def make_egress_routes(table: RouteTable, settings: GatewaySettings) -> Json:
@@ -143,7 +143,7 @@ def _make_route(path: str, to: str, upstream: Upstream, idle_s: float | None, da
                 *pins,
             ],
         },
-        "metadata": {"filter_metadata": {_LUA: data}},
+        "metadata": {"filter_metadata": {LUA: data}},
         "route": action,
         "request_headers_to_remove": [CLASS_HEADER, IDLE_HEADER, AFFINITY_HEADER],
         "response_headers_to_remove": [SKIP_HEADER],
@@ -189,10 +189,10 @@ def _lua_data(upstream: Upstream, *, keeps: bool) -> Json:
     return {
         "usage": "true" if upstream.has_stream_usage else "false",
         "access": upstream.access.value,
-        **({} if keeps or upstream.access is LLMAccess.LOCAL else _forget(upstream)),
+        **({} if keeps or upstream.access is LLMAccess.LOCAL else tell_to_forget(upstream.keeping_paths)),
     }
 
 
-def _forget(upstream: Upstream) -> Json:
-    """What a caller says of `store` is turned to false; who keeps unless it is told otherwise is told."""
-    return {"store": "false", **({"unasked": "true"} if upstream.keeps_unasked else {})}
+def tell_to_forget(paths: Sequence[str]) -> Json:
+    """What a caller says of `store` is turned to false; at these endpoints, which keep unless they are told otherwise, it is added."""
+    return {"store": "false", **({"unasked": " ".join(paths)} if paths else {})}

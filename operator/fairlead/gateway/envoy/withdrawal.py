@@ -14,8 +14,9 @@ from hashlib import blake2b
 from itertools import groupby
 from typing import Any, Final, NamedTuple
 
-from fairlead.api.route import LLMAccess
+from fairlead.api.route import DataClass, LLMAccess
 from fairlead.gateway.envoy.clusters import attempt_cluster, backend_of, is_gateway
+from fairlead.gateway.envoy.egress import LUA, tell_to_forget
 from fairlead.gateway.envoy.files import dump_resources, read_resources
 from fairlead.gateway.envoy.patterns import FILTER as PATTERNS
 from fairlead.gateway.envoy.patterns import make_route_patterns, read_route_patterns
@@ -27,11 +28,13 @@ from fairlead.gateway.patterns import highest_class, name_patterns
 from fairlead.gateway.table import DECLARED_NOTHING, GATEWAY, Attempt, RouteTable
 from fairlead.policy.law import CLASSES, Verdict
 
-__all__ = ["withdraw"]
+__all__ = ["forget", "withdraw"]
 
 #: The chain of requests whose places have all changed: they are permitted, and the next step brings them there.
 MOVING: Final = "moving"
 
+#: What a provider keeps unasked of which no more is known.
+_KEEPING: Final = ("/v1/responses",)
 #: Of requests for a stream, and of all others.
 _KINDS: Final = ("true", "false")
 #: Profile of callers who are not let in any more.
@@ -55,7 +58,10 @@ class _New:
         if chain is not None and cluster in {name for attempt in chain.attempts for name in self._names(attempt)}:
             return True
         if is_gateway(cluster):
-            return chain is not None  # which decides again
+            # Which decides again. Over what is not encrypted Restricted requests do not even go there.
+            return chain is not None and (
+                chain.data_class is not DataClass.RESTRICTED or any(one.backend == GATEWAY for one in chain.attempts)
+            )
         backend, access = backend_of(cluster)
         is_named = backend in verdict.permitted and backend in self.table.targets.get(model, frozenset())
         return is_named and backend in self.refused and access is LLMAccess.CLOUD
@@ -126,6 +132,26 @@ def withdraw(public: str, table: RouteTable, refused: Collection[str] = (), *, s
         actions |= left | {f"{MODELS_CHAIN}|{profile}": action for profile, action in lists.items()}
     host["typed_per_filter_config"]["classify"]["filter_context"] = pack_lookup(_without_empty({**running, **changed}))
     return dump_resources(kind, [routes])
+
+
+def forget(egress: str, table: RouteTable) -> str:
+    """The text of `rds-egress.json`, in which providers are told to keep nothing unless the table lets them: those that it no longer has,
+    too. The same text where they are told already."""
+    if table.policy.allow_store:
+        return egress
+    kind, (routes,) = read_resources(egress)
+    paths = {upstream.name: upstream.keeping_paths for upstream in table.upstreams}
+    is_changed = False
+    for host in routes["virtual_hosts"]:
+        _, backend, access = host["name"].split(".")
+        if access != LLMAccess.CLOUD.value.lower():
+            continue
+        for route in host["routes"]:
+            data = route.get("metadata", {}).get("filter_metadata", {}).get(LUA)
+            if data is not None and "store" not in data:
+                data |= tell_to_forget(paths.get(backend, _KEEPING))
+                is_changed = True
+    return dump_resources(kind, [routes]) if is_changed else egress
 
 
 def _reach_of(lookup: Mapping[str, Any]) -> Json:

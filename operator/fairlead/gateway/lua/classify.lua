@@ -242,10 +242,14 @@ end
 
 -- What a provider keeps, nobody here can read; what a tool of its own does with a request, nobody here can tell. Neither is let through
 -- unless the route lists it. 110: null. 123: an object.
-local REFERENCES = { "previous_response_id", "conversation", "container", "cached_content" }
+local REFERENCES = {
+  "previous_response_id", "conversation", "container", "cached_content", "cachedContent", "file_id", "tool_resources", "preset",
+}
+-- Answers that are fetched later: the provider keeps them until then.
+local LATER = { "background", "deferred" }
 local TOOL_FIELDS = {
-  web_search_options = "web_search", search_parameters = "web_search", plugins = "plugins", mcp_servers = "mcp",
-  data_sources = "data_sources",
+  web_search_options = "web_search", search_parameters = "web_search", search_settings = "web_search", compound_custom = "compound_custom",
+  plugins = "plugins", mcp_servers = "mcp", data_sources = "data_sources", models = "models",
 }
 
 local function refuse_reference(name)
@@ -265,8 +269,10 @@ local function check_kept(policy, document)
   end
   if fields.prompt == 123 then refuse_reference("prompt") end
   if document.reference then refuse_reference(document.reference) end
-  if fields.background == true then
-    refuse(400, "state_at_provider", "background has a provider keep the answer. Next: leave it out, and stream the answer.", "background")
+  for _, name in ipairs(LATER) do
+    if fields[name] ~= nil and fields[name] ~= 110 and fields[name] ~= false then
+      refuse(400, "state_at_provider", name .. " has a provider keep the answer. Next: leave it out, and stream the answer.", name)
+    end
   end
 end
 
@@ -274,12 +280,14 @@ local function check_tool(policy, name)
   for _, allowed in ipairs(policy.hosted or {}) do
     if name == allowed then return end
   end
-  local shown = #name <= 64 and not find(name, "[^%w_]") and " of type " .. name or ""
+  local shown = name ~= "" and #name <= 64 and not find(name, "[^%w_]") and " of type " .. name or ""
   refuse(400, "hosted_tool", "Tools" .. shown .. " run where this gateway does not see what they do. Next: leave them out, or have them listed"
     .. " in dataPolicy.hostedTools of the LLMRoute.", "tools")
 end
 
 local function check_tools(policy, document)
+  local tools = document.fields.tools
+  if tools ~= nil and tools ~= 110 and tools ~= 91 then refuse(400, "invalid_tools", "tools must be a list.", "tools") end
   for _, name in ipairs(document.hosted) do check_tool(policy, name) end
   for field, name in pairs(TOOL_FIELDS) do
     local value = document.fields[field]

@@ -7,7 +7,7 @@
 --   usage  "true": a streaming request without stream_options gets {"include_usage":true}, so that its tokens are counted
 --   access "Local" or "Cloud": to the cloud go fewer headers
 --   store  "false": the provider is told to keep nothing, whatever the caller said
---   unasked "true": its Responses API keeps what it gets, unless the request says otherwise
+--   unasked the paths, between blanks, of endpoints that keep what they get, unless the request says otherwise
 --
 -- Headers: only those of a list go on. Whatever else a caller sent, and whatever the gateway noted on the request, stays here;
 -- so does the query. What a provider wants of headers is set behind this, by its route.
@@ -131,7 +131,8 @@ end
 local function edit(handle)
   local metadata = handle:metadata()
   local usage, access, store = metadata:get("usage"), metadata:get("access"), metadata:get("store")
-  local keeps = metadata:get("unasked") == "true" and path_of(handle:headers()) == "/v1/responses"
+  local unasked = metadata:get("unasked")
+  local keeps = unasked and find(" " .. unasked .. " ", " " .. path_of(handle:headers()) .. " ", 1, true)
   local model = model_of(handle:headers():get(":authority"))
   local body = handle:body() -- waits until all of it is here; what was fetched before is dead behind this line
   local size = body and body:length() or 0

@@ -57,7 +57,8 @@ do
   -- The one document which is being read: a parse never yields, and a worker's Lua state has one thread.
   local src, parts, count, nested, folding, fields, numbers, opaque, prompt
   local next_backslash, next_odd, values, every_number, prompts
-  local hosted, reference, item_type
+  local hosted, reference
+  local entry_type, entry_name, entry_role -- of the entry of a list being read, as far as they are texts
   local role, said -- of the message being read: whose it is, and its first text
   local path = {} -- path[d]: the key being read at depth d, false inside an array
 
@@ -68,6 +69,7 @@ do
   -- Where content may be that only a vision, audio or file reader understands. A schema is not content: a tool may
   -- have a parameter called image_url.
   local SCHEMA = { tools = true, functions = true, response_format = true, text = true, tool_choice = true }
+  local KEPT_KEYS = { file_id = true, cached_content = true, cachedContent = true }
   local OPAQUE_KEYS, OPAQUE_TYPES, READABLE_PARTS, READABLE_ITEMS = {}, {}, {}, {}
   local function set(target, names)
     gsub(names, "[%w_]+", function(name) target[name] = true end)
@@ -84,10 +86,6 @@ do
 
   local function note_type(name, depth)
     local top = path[1]
-    if depth == 3 and path[2] == false then
-      if top == "tools" and not CLIENT_TOOLS[name] then hosted[#hosted + 1] = name end
-      if top == "input" then item_type = name end
-    end
     if SCHEMA[top] then return end
     if OPAQUE_TYPES[name] then
       opaque = true
@@ -293,6 +291,7 @@ do
     while true do
       if tokens and c and c <= 57 and c ~= 34 then opaque = true end -- token ids: text that only a tokenizer reads
       if depth == 2 and (c == 34 or c == 91) and path[1] == "prompt" then prompts = prompts + 1 end
+      if depth == 2 and c ~= 123 and path[1] == "tools" then hosted[#hosted + 1] = "" end
       i, value = read_value(i, c, depth)
       if tokens and depth == 2 and not prompt and type(value) == "string" then prompt = value end
       i, c = skip(i)
@@ -306,6 +305,7 @@ do
     if value == nil then return end
     if OPAQUE_KEYS[key] and value ~= 110 and not SCHEMA[path[1]] and (depth > 1 or key == "prompt_embeds") then
       opaque = true
+      if KEPT_KEYS[key] then reference = key end
     elseif key == "type" and type(value) == "string" then
       note_type(value, depth)
     end
@@ -321,10 +321,25 @@ do
     end
   end
 
-  -- An item that says neither what it is nor whose names one that the provider has.
-  local function end_item(seen)
-    if item_type == "item_reference" or seen.id and not item_type and not seen.role then reference = "item_reference" end
-    item_type = nil
+  -- An item that says neither what it is nor whose names one that the provider has. A tool that is of no type and has no name is none of
+  -- the caller's.
+  local function end_entry(seen)
+    if path[1] == "input" and (entry_type == "item_reference" or seen.id and not entry_type and not entry_role) then
+      reference = "item_reference"
+    elseif path[1] == "tools" and not CLIENT_TOOLS[entry_type or entry_name and not seen.type and "function"] then
+      hosted[#hosted + 1] = entry_type or ""
+    end
+  end
+
+  local function note_entry(key, value)
+    if type(value) ~= "string" then return end
+    if key == "type" then
+      entry_type = value
+    elseif key == "name" then
+      entry_name = value
+    elseif key == "role" then
+      entry_role = value
+    end
   end
 
   local function end_message()
@@ -335,6 +350,7 @@ do
   function read_object(i, depth)
     enter(depth)
     local seen, key, value, c = {}, nil, nil, nil
+    if depth == 3 then entry_type, entry_name, entry_role = nil, nil, nil end
     i, c = skip(i + 1)
     if c == 125 then return i + 1 end
     while true do
@@ -349,6 +365,7 @@ do
       local from = i
       i, value = read_value(i, c, depth)
       note_key(key, value, depth)
+      if depth == 3 then note_entry(key, value) end
       if depth == 1 then
         fields[key] = value
         if value == 45 or type(value) == "number" and value >= 48 and value <= 57 then
@@ -360,7 +377,7 @@ do
       i, c = skip(i)
       if c == 125 then
         if depth == 3 then
-          if path[1] == "input" and path[2] == false then end_item(seen) end
+          if path[2] == false then end_entry(seen) end
           if not prompt then end_message() end
         end
         return i + 1
@@ -373,7 +390,7 @@ do
   local function read_document(text)
     src, parts, count, nested, folding, fields, numbers, opaque, prompt = text, {}, 0, {}, false, {}, {}, false, nil
     prompts, role, said = 0, nil, nil
-    hosted, reference, item_type = {}, nil, nil
+    hosted, reference = {}, nil
     values, next_odd, next_backslash = 0, 0, find(text, "\\", 1, true) or NEVER
     if sub(text, 1, 3) == "\239\187\191" then invalid(1, "a byte order mark") end
     local i, c = skip(1)

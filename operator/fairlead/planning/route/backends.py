@@ -218,7 +218,7 @@ def _make_upstream(name: str, spec: ProviderSpec, endpoint: ProviderEndpoint, la
         ),
         headers=endpoint.headers,
         has_stream_usage=endpoint.stream_usage,
-        keeps_unasked=endpoint.stores_by_default,
+        keeping_paths=tuple(operation.path for operation in endpoint.stores_by_default if operation in endpoint.paths),
         failing_statuses=tuple(sorted({*endpoint.exhausted_statuses, *endpoint.overload_statuses})),
     )
 

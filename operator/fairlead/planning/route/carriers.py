@@ -66,7 +66,8 @@ def _restrict_one(backend: Resolved, deployment: str, carriers: Sequence[Carrier
     if blind:
         message = (
             f"The gateways in pods of LLMDeployment {blind[0]} do not mount Secret {wanted}, by which {deployment} is verified."
-            f" Next: the same spec.encryption.certificate.secretName in LLMDeployment {blind[0]}, or spec.gateway.mode: Deployment."
+            f" Next: name in spec.encryption.certificate of both one Secret with a certificate that is made out to"
+            f" {deployment} and {blind[0]}, or spec.gateway.mode: Deployment."
         )
     elif closed and backend.not_confidential:
         message = (

@@ -32,6 +32,7 @@ __all__ = [
     "make_bootstrap_map",
     "make_clients_secret",
     "make_routing_maps",
+    "read_authentication",
     "read_routing",
     "routing_digest",
 ]
@@ -100,6 +101,15 @@ def read_routing(children: Mapping[ObjectKey, Mapping[str, Any]], owner: Metadat
         files |= {str(name): str(text) for name, text in data.items()}
     checked = [name for name in (*ROUTING_PARTS.values(), *LIMIT_FILES) if name in files]
     return files if all(is_untouched(files[name]) for name in checked) else None
+
+
+def read_authentication(children: Mapping[ObjectKey, Mapping[str, Any]], owner: Metadata) -> str | None:
+    """The text by which the live Secret lets clients in; None if it cannot be read."""
+    live = children.get(ObjectKey("Secret", owner.namespace, gateway_part_name(owner.name, CLIENTS)))
+    try:
+        return base64.b64decode(str(((live or {}).get("data") or {})[AUTHENTICATION_FILE]), validate=True).decode()
+    except (KeyError, ValueError):
+        return None
 
 
 def find_too_large(files: Mapping[str, str]) -> str:

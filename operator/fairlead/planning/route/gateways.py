@@ -22,9 +22,9 @@ __all__ = ["GIVE_UP_S", "Gateways", "read_gateways"]
 
 #: A gateway that has not loaded a step for so long holds back no other one, and one that still does what was withdrawn must go.
 GIVE_UP_S: Final = 30.0
-#: Seconds after the first nudge at which the next ones are due.
 #: Of a gateway that must go, for requests that it has: whatever it answers to new ones may be what is no longer permitted.
 _GRACE_S: Final = 5
+#: Seconds after the first nudge at which the next ones are due.
 _AGAIN_S: Final = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0)
 _TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -91,7 +91,10 @@ def read_gateways(
             late.append(pod.name)
         else:
             loaded.append(versions)
-        if _must_go(pod, missed_since(versions), now) and not is_unrouted(versions):
+        known = pod.loaded or pod.last
+        # Who has never answered may be well: that the operator does not reach it is no reason to end it.
+        told = read_loaded(known) if known is not None else {}
+        if known is not None and _must_go(pod, missed_since(told), now) and not is_unrouted(told):
             # An engine goes on: what it has to do is not only this route's.
             removals.append(Removal(pod.name, pod.uid, _GRACE_S, LABEL_LLMROUTE if pod.carrier else ""))
         elif due is not None:

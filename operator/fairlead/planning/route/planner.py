@@ -17,8 +17,8 @@ from fairlead.facts.observed import ObjectKey, Observed, OperatorFacts
 from fairlead.facts.route import Carrier, GatewayPod, RouteFacts
 from fairlead.gateway.envoy import GatewaySettings, render_files
 from fairlead.gateway.envoy.clients import render_authentication
-from fairlead.gateway.envoy.files import PUBLIC_FILE
-from fairlead.gateway.envoy.withdrawal import withdraw
+from fairlead.gateway.envoy.files import EGRESS_FILE, PUBLIC_FILE
+from fairlead.gateway.envoy.withdrawal import forget, withdraw
 from fairlead.gateway.table import RouteTable, find_gaps, make_table
 from fairlead.planning.conditions import make_conditions, make_transition_events
 from fairlead.planning.ownership import find_deletes, find_ours, keep_ours
@@ -45,6 +45,7 @@ from fairlead.planning.route.files import (
     make_bootstrap_map,
     make_clients_secret,
     make_routing_maps,
+    read_authentication,
     read_routing,
     routing_digest,
 )
@@ -110,14 +111,16 @@ def plan_route(
     clients = read_clients(route, facts)
     published = Published.of(observed, metadata)
     gateways = _read_gateways(route, pods, live, clients.version, now, published)
-    published = published.with_clients(clients.version, now)
     authentication = render_authentication(
         clients.keys, clients.version, anonymous=table.anonymous is not None, tokens=clients.tokens
+    )
+    published = published.with_clients(
+        read_authentication(observed.children, metadata), authentication, clients.version, now
     )
     if refusal is not None:
         refused = [backend.name for backend in resolved if backend.refusal]
         narrow = partial(withdraw, table=table, refused=refused)
-        files_left = _narrow(live, narrow)
+        files_left = _narrow(live, narrow, table)
         if live is not None and files_left is not None:
             published = published.with_routes(live[PUBLIC_FILE], files_left[PUBLIC_FILE], now, narrow)
         narrowed = _make_narrowed(route, files_left, authentication, observed, published)
@@ -135,7 +138,7 @@ def plan_route(
             gateways=gateways,
         )
     narrow = partial(withdraw, table=table)
-    step = choose_step(files.routing, live, gateways.loaded, narrow)
+    step = choose_step(files.routing, live, gateways.loaded, narrow, partial(forget, table=table))
     published = published.with_routes((live or {}).get(PUBLIC_FILE), step.files[PUBLIC_FILE], now, narrow)
     deployment = observed.children.get(ObjectKey("Deployment", metadata.namespace, gateway_name(metadata.name)))
     certificate = read_certificate(route, facts, deployment)
@@ -252,12 +255,13 @@ def _find_unseen(table: RouteTable, gateways: Gateways) -> frozenset[str]:
     )
 
 
-def _narrow(live: Files | None, narrow: Callable[..., str]) -> Files | None:
+def _narrow(live: Files | None, narrow: Callable[..., str], table: RouteTable) -> Files | None:
     """The routing that runs, less what the new spec no longer permits."""
     if live is None:
         return None
-    left = {**live, PUBLIC_FILE: narrow(live[PUBLIC_FILE])}
-    return left if fits(left) else {**live, PUBLIC_FILE: narrow(live[PUBLIC_FILE], shorten=False)}
+    kept = {**live, EGRESS_FILE: forget(live[EGRESS_FILE], table)}
+    left = {**kept, PUBLIC_FILE: narrow(live[PUBLIC_FILE])}
+    return left if fits(left) else {**kept, PUBLIC_FILE: narrow(live[PUBLIC_FILE], shorten=False)}
 
 
 def _make_narrowed(

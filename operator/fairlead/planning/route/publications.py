@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 from fairlead.api.names import GROUP, gateway_part_name
 from fairlead.api.resource import Metadata
 from fairlead.facts.observed import ObjectKey, Observed
+from fairlead.gateway.envoy.clients import takes_back
 from fairlead.gateway.envoy.files import PUBLIC_FILE, version_of
 from fairlead.gateway.envoy.loaded import AUTHENTICATION
 from fairlead.planning.ownership import find_ours
@@ -58,11 +59,12 @@ class Published:
         withdraws = narrow(live) != live if live is not None else bool(self.routes)
         return replace(self, routes=_go_on(self.routes, version_of(text), now, withdraws=withdraws))
 
-    def with_clients(self, version: str, now: datetime) -> Self:
-        """After this version. Which keys it no longer holds is not known to the operator, so each one may withdraw some."""
+    def with_clients(self, live: str | None, text: str, version: str, now: datetime) -> Self:
+        """After this version, whose text it is. `live`: the text before."""
         if self.clients and self.clients[-1].version == version:
             return self
-        return replace(self, clients=_go_on(self.clients, version, now, withdraws=bool(self.clients)))
+        withdraws = takes_back(live, text) if live is not None else bool(self.clients)
+        return replace(self, clients=_go_on(self.clients, version, now, withdraws=withdraws))
 
     def missed_since(self, loaded: Mapping[str, str]) -> datetime | None:
         """Since when a gateway that has loaded these versions (file -> version) does what was withdrawn. None: nothing was, as far as is

@@ -53,20 +53,25 @@ class Step:
 
 
 def choose_step(
-    wanted: Files, live: Files | None, loaded: Sequence[Mapping[str, str]], narrow: Callable[[str], str] = str
+    wanted: Files,
+    live: Files | None,
+    loaded: Sequence[Mapping[str, str]],
+    narrow: Callable[[str], str] = str,
+    forget: Callable[[str], str] = str,
 ) -> Step:
     """The next content. `live`: what the ConfigMaps hold (None: nothing, or nothing that can be read); `loaded`: per gateway, file ->
-    version; `narrow` takes out of the public routes what must not wait. The same step again until the gateways have loaded it."""
+    version; `narrow` takes out of the public routes what must not wait, and `forget` tells providers that are on their
+    way out to keep nothing. The same step again until the gateways have loaded it."""
     if live is None or any(name not in live for name in _NEEDED):
         return Step(wanted, Phase.SWITCH, is_last=True)
     if live[PUBLIC_FILE] == wanted[PUBLIC_FILE]:
         if _same(live, wanted):
             return Step(wanted, Phase.REMOVE, is_last=True)
-        united = _unite(wanted, live)
+        united = _unite(wanted, live, forget)
         if _same(live, united) and is_loaded(live, loaded):
             return Step(wanted, Phase.REMOVE, is_last=True)
         return Step(united, Phase.SWITCH, is_last=_same(united, wanted))
-    united = _unite(wanted, live)
+    united = _unite(wanted, live, forget)
     switched = {**united, PUBLIC_FILE: wanted[PUBLIC_FILE]}
     if not fits(switched):
         return Step(wanted, Phase.SWITCH, is_last=True)
@@ -87,11 +92,11 @@ def _same(one: Files, other: Files) -> bool:
     return dict(one) == dict(other)
 
 
-def _unite(wanted: Files, live: Files) -> dict[str, str]:
+def _unite(wanted: Files, live: Files, forget: Callable[[str], str]) -> dict[str, str]:
     """The wanted files with whatever the live ones have besides: clusters, virtual hosts of the egress, keys."""
     united = {**live, **wanted}
     united[CLUSTERS_FILE] = _unite_resources(wanted[CLUSTERS_FILE], live[CLUSTERS_FILE])
-    united[EGRESS_FILE] = _unite_hosts(wanted[EGRESS_FILE], live[EGRESS_FILE])
+    united[EGRESS_FILE] = forget(_unite_hosts(wanted[EGRESS_FILE], live[EGRESS_FILE]))
     return united
 
 

@@ -157,7 +157,7 @@ def _decide_programmed(situation: Situation) -> Condition:
     if situation.late and situation.programmed < situation.ready:
         names = ", ".join(situation.late)
         message = (
-            f"{count}; {names} did not say so within {GIVE_UP_S:.0f} s. What still does what was withdrawn is replaced."
+            f"{count}; {names} did not say so within {GIVE_UP_S:.0f} s. One that still does what was withdrawn leaves the Service."
             f" Next: kubectl describe pod {situation.late[0]}; look whether its node is well and the operator may reach its port status."
         )
         return Condition(kind, FALSE, Reason.PUBLISHING, message)

@@ -161,7 +161,7 @@ def test_an_encrypted_backend_needs_the_same_secret_beside_every_engine() -> Non
     (row,) = bad.status["backends"]
     assert row["state"] == "Unresolved"
     assert "pods of LLMDeployment plain do not mount Secret tls" in row["message"]
-    assert "Next: the same spec.encryption.certificate.secretName" in row["message"]
+    assert "made out to llama-70b and plain" in row["message"]
     assert condition(bad, "Accepted")["status"] == "True"
 
 

@@ -10,7 +10,7 @@ from tests.unit.planning.route.routes import NOW, carry_out, condition, make_fac
 from tests.unit.planning.route.test_planner import files_of, gateway
 
 from fairlead.facts.observed import Observed
-from fairlead.facts.route import ClientsSecret
+from fairlead.facts.route import ClientsSecret, GatewayPod
 from fairlead.planning.plan import Plan, Removal
 from fairlead.planning.route.publications import ANNOTATION_PUBLICATIONS, read_publications
 
@@ -46,12 +46,39 @@ def test_a_gateway_that_goes_on_with_what_was_withdrawn_is_removed_after_half_a_
     assert late.removals == (Removal("b", "uid-b", 5),)
 
 
-def test_one_that_does_not_answer_is_no_better() -> None:
+def mute(last: Plan | None) -> GatewayPod:
+    """One that does not answer now. `last`: what it had loaded when it answered last, if it ever did."""
+    told = gateway("b", last).loaded if last is not None else None
+    return replace(gateway("b", None), last=told, created=NOW - timedelta(hours=1))
+
+
+def test_one_that_no_longer_answers_is_no_better() -> None:
     old = plan()
     observed = publish(narrowed_spec(), carry_out(old), old)
-    pods = (replace(gateway("b", None), created=NOW - timedelta(hours=1)),)
+    pods = (mute(old),)
     late = plan(make_route(narrowed_spec(), generation=2), make_facts(gateways=pods), observed, NOW + HALF_A_MINUTE)
     assert [one.pod for one in late.removals] == ["b"]
+
+
+@pytest.mark.parametrize("ever", [True, False])
+def test_silence_alone_ends_nobody(ever: bool) -> None:
+    """Days after it had loaded all of it, or under a leader that never reached it: the fault may be on this side."""
+    old = plan()
+    observed = publish(narrowed_spec(), carry_out(old), old)
+    current = plan(make_route(narrowed_spec(), generation=2), make_facts(), observed)
+    pods = (mute(current if ever else None), replace(mute(current if ever else None), name="a", uid="uid-a"))
+    later = NOW + timedelta(days=3)
+    assert plan(make_route(narrowed_spec(), generation=2), make_facts(gateways=pods), observed, later).removals == ()
+
+
+def test_a_key_more_withdraws_nothing() -> None:
+    old = plan()
+    keys = {"team-a": b"key-of-team-a", "team-b": b"key-of-team-b\nanother-key-of-b", "team-c": b"key-of-team-c"}
+    more = {"clients": ClientsSecret("clients", "clients", "2", keys)}
+    observed = publish(make_spec(), carry_out(old), old, more)
+    pods = (replace(gateway("b", old), created=NOW - timedelta(hours=1)),)
+    late = plan(make_route(make_spec(), generation=2), make_facts(gateways=pods, **more), observed, NOW + HALF_A_MINUTE)
+    assert late.removals == ()
 
 
 def test_one_that_began_afterwards_is_left_alone() -> None:

@@ -14,6 +14,7 @@ from tests.unit.planning.route.routes import (
     OPERATOR,
     PROVIDERS,
     carry_out,
+    child,
     condition,
     make_facts,
     make_route,
@@ -21,7 +22,7 @@ from tests.unit.planning.route.routes import (
     plan,
 )
 
-from fairlead.facts.route import SecretFacts
+from fairlead.facts.route import LocalDeployment, SecretFacts
 from fairlead.gateway.envoy.withdrawal import _shorten, withdraw
 from fairlead.planning.plan import Plan
 from fairlead.planning.route import resolve_route
@@ -302,3 +303,71 @@ def wanted_routes(backends: list[str]) -> str:
     planned = plan(make_route(spec), make_facts(secrets=secrets))
     (text,) = [c.body["data"]["rds-public.json"] for c in planned.children if c.key.name.endswith("-routes")]
     return str(text)
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_provider_is_told_to_keep_nothing_with_the_first_step(refused: bool) -> None:
+    """Also by routes that a refused spec leaves as they are, and by places that the next step takes away."""
+    spec = make_spec()
+    spec["dataPolicy"]["allowStore"] = True
+    old = plan(make_route(spec))
+    assert '"store"' not in egress_of(old)
+    narrowed = make_spec()
+    narrowed["models"][0]["targets"][1]["model"] = "another"
+    if refused:
+        narrowed["roles"][0]["dataAccess"] = ["Restricted"]
+    made = plan(make_route(narrowed, generation=2), make_facts(), carry_out(old))
+    hosts = json.loads(egress_of(made))["resources"][0]["virtual_hosts"]
+    clouds = [host for host in hosts if host["name"].endswith(".cloud")]
+    assert clouds
+    for host in clouds:
+        for route in host["routes"]:
+            if "route" in route:
+                data = route["metadata"]["filter_metadata"]["envoy.filters.http.lua"]
+                assert data["store"] == "false"
+                assert "/v1/responses" in data["unasked"].split()
+
+
+def egress_of(planned: Plan) -> str:
+    return str(child(planned, "ConfigMap", "assistants-gateway-egress")["data"]["rds-egress.json"])
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_what_has_become_restricted_leaves_no_sidecar_in_the_open(refused: bool) -> None:
+    """The gateway has no TLS here, so that a sidecar must not even pass it on."""
+    encrypted = LocalDeployment(
+        "llama-70b",
+        "llama-3.1-70b",
+        8443,
+        ready=2,
+        is_confidential=True,
+        is_tls=True,
+        certificate_secret="c",
+        is_encrypted=True,
+    )
+    facts = make_facts(deployments={"llama-70b": encrypted})
+    spec = make_spec()
+    spec["gateway"] = {"applicationSidecars": True}
+    spec["models"] = [{"name": "chat", "targets": [{"backend": "local"}]}]
+    grants = ["Internal", "Confidential", "Restricted"]
+    spec["roles"] = [{"name": "a", "consumers": ["team-a"], "llmAccess": ["Local"], "dataAccess": grants}]
+    spec["authentication"] = {"apiKeys": {"secretRef": {"name": "clients"}}}
+    spec["dataPolicy"] = {}
+    old = plan(make_route(spec), facts)
+    assert "gateway~" in sidecar_of(old)
+    raised = {**spec, "dataPolicy": {"floor": "Restricted"}}
+    if refused:
+        raised["models"] = [*spec["models"], {"name": "bad", "targets": [{"backend": "openai", "model": "x"}]}]
+    made = plan(make_route(raised, generation=2), facts, carry_out(old))
+    assert (condition(made, "Accepted")["status"] == "False") is refused
+    assert "gateway~" not in sidecar_of(made)
+
+
+def sidecar_of(planned: Plan) -> str:
+    """What sidecars of applications try."""
+    (routes,) = [
+        one
+        for one in planned.children
+        if one.key.name.startswith("assistants-gateway-sidecar") and one.key.name.endswith("-routes")
+    ]
+    return str(routes.body["data"]["rds-public.json"])
