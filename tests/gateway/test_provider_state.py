@@ -21,9 +21,10 @@ GO_ON: Json = {"input": "and then?", "previous_response_id": "resp_1"}
 def make_spec(**policy: Any) -> Json:
     return {
         "gateway": {"replicas": 1},
-        "backends": backend_entries("alpha", "openai"),
+        "backends": backend_entries("alpha", "openai", "groq"),
         "models": [
             {"name": "chat", "targets": [{"backend": "openai", "model": "big"}]},
+            {"name": "other", "targets": [{"backend": "groq", "model": "g"}]},
             {"name": "inside", "targets": [{"backend": "alpha"}]},
         ],
         "authentication": {"anonymous": {"role": "all"}},
@@ -67,8 +68,15 @@ def test_providers_are_told_to_keep_nothing(world: World) -> None:
     assert post(world, "responses", {"input": "hello", "store": True}).status_code == 200
     assert post(world, "chat/completions", {"messages": MESSAGES, "store": True}).status_code == 200
     assert post(world, "chat/completions", {"messages": MESSAGES}).status_code == 200
-    assert [body.get("store", "unsaid") for body in sent(world)] == [False, False, False, "unsaid"]
+    assert post(world, "embeddings", {"input": "hello"}).status_code == 200
+    assert [body.get("store", "unsaid") for body in sent(world)] == [False, False, False, False, "unsaid"]
     assert {body["model"] for body in sent(world)} == {"big"}
+
+
+def test_one_of_which_it_is_not_known_that_it_keeps_chats_is_not_told_unasked(world: World) -> None:
+    assert post(world, "chat/completions", {"messages": MESSAGES}, "other").status_code == 200
+    assert post(world, "chat/completions", {"messages": MESSAGES, "store": True}, "other").status_code == 200
+    assert [body.get("store", "unsaid") for body in sent(world, "groq")] == ["unsaid", False]
 
 
 def test_inside_of_the_cluster_nothing_is_changed(world: World) -> None:
