@@ -94,6 +94,7 @@ class Controller:
         self.broken = asyncio.Event()  # a worker died, which none may: end the process rather than limp
         self._memories: dict[ObjectKey, _Memory] = {}
         self._inherited: set[ObjectKey] = set()
+        self._began = wall()  # of this term
         self._refusing: set[ObjectKey] = set()
         self._active = 0
         self._workers: list[asyncio.Task[None]] = []
@@ -109,6 +110,7 @@ class Controller:
         self._queue.reopen()
         owners = [key for kind in self._kinds for key in self._cache.keys(kind)]
         self._inherited = set(owners)
+        self._began = self._wall()
         for owner in owners:
             self._queue.add(owner, Priority.RESYNC)
         self._metrics.max_concurrent.set(workers)
@@ -232,7 +234,7 @@ class Controller:
         about |= {"uid": entry.uid, "generation": entry.generation}
         if raw["metadata"].get("deletionTimestamp"):
             return "success"  # the garbage collector has the rest; creating anything now would race it
-        memory = self._recall(key, entry.generation)
+        memory = self._recall(key, entry.generation, raw)
         if (held_s := memory.held_until - self._clock()) > 0.0:
             self._queue.add_after(key, held_s)
             return "requeue_after"
@@ -269,10 +271,12 @@ class Controller:
         await self._pods.remove(owner, plan.removals, outcome)
         return plan
 
-    def _recall(self, key: ObjectKey, generation: int) -> _Memory:
+    def _recall(self, key: ObjectKey, generation: int, raw: Mapping[str, Any]) -> _Memory:
         memory = self._memories.get(key)
         if memory is None:
-            memory = self._memories[key] = _Memory(children=ChildMemory(inherited=key in self._inherited))
+            # One that is older than this term and heard of only now may be gone: its watch is behind.
+            inherited = key in self._inherited or _is_older(raw, self._began)
+            memory = self._memories[key] = _Memory(children=ChildMemory(inherited=inherited))
         if memory.generation != generation:
             memory.generation = generation
             memory.children.refusals.clear()
@@ -388,3 +392,9 @@ class Controller:
             self._queue.add_after(key, min(waits))
             return "requeue_after"
         return "success"
+
+
+def _is_older(raw: Mapping[str, Any], than: datetime) -> bool:
+    """By the API server's clock, which counts whole seconds."""
+    created = raw["metadata"].get("creationTimestamp")
+    return created is not None and datetime.fromisoformat(str(created)) < than
