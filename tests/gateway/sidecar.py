@@ -15,6 +15,7 @@ from tests.gateway.mounts import Mount
 from tests.unit.gateway.envoy_process import envoy_binary
 
 from fairlead.gateway.envoy.sidecar import SIDECAR_SETTINGS, make_fallback_files, make_sidecar_bootstrap
+from fairlead.planning.route.injection import make_injection
 from fairlead_cluster.ports import free_ports
 
 __all__ = ["Sidecar", "running_sidecar"]
@@ -51,10 +52,10 @@ def running_sidecar(default_authorities: Path, *, has_authorities: bool = False)
     )
     fallback = make_fallback_files("assistants", settings, has_authorities=has_authorities)
     Mount(Path(files)).write(fallback)
-    # As planning/route/injection.py starts it, but for what processes beside it need.
-    command = [str(envoy_binary()), "--config-yaml", make_sidecar_bootstrap(settings), "--concurrency", "1",
-               "--disable-hot-restart", "--reject-unknown-dynamic-fields", "--log-level", "warning",
-               "--drain-strategy", "immediate", "--log-path", f"{directory}/envoy.log"]  # fmt: skip
+    # As it is injected, but for what processes beside it need.
+    _, _, *options = make_injection("assistants", "").container["args"]
+    command = [str(envoy_binary()), "--config-yaml", make_sidecar_bootstrap(settings), *options]
+    command += ["--log-path", f"{directory}/envoy.log"]
     with (directory / "access.log").open("ab") as access:
         process = subprocess.Popen(command, stdout=access, stderr=subprocess.STDOUT)
     sidecar = Sidecar(process, directory, settings)

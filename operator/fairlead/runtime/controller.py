@@ -333,8 +333,7 @@ class Controller:
 
     def _observe(self, key: ObjectKey, uid: str, memory: ChildMemory) -> Observed:
         children = {}
-        pods = []
-        pods += [entry.load() for entry in self._cache.carriers_of(key) if entry.key.kind == "Pod"]
+        pods = [entry.load() for entry in self._cache.carriers_of(key) if entry.key.kind == "Pod"]
         for entry in self._cache.of_owner(key):
             if entry.key.kind == "Pod":
                 pods.append(entry.load())
