@@ -40,6 +40,7 @@ def served(world: World) -> World:
 
 
 def test_a_new_resource_costs_its_children_and_one_status(world: World) -> None:
+    time.sleep(1.0)  # one that is made in the second in which the operator began to lead is asked for once more
     mark = world.mark()
     world.apply(make_cr(world.namespace, "m", replicas=2, storage={"type": "PersistentVolumeClaim", "size": "1Gi"}))
     world.wait_observed("m")

@@ -242,6 +242,7 @@ class Controller:
         told = memory.children.failures()
         plan = await self._plan(key, raw, memory)
         outcome = await self._applier.carry_out(owner, plan, memory.children)
+        self._remember_refusals(key, memory)  # before status: whoever reads there of a refused child finds it on the debug page
         news = memory.children.failures() != told
         if outcome.written:
             memory.timing.child_written(self._clock())
@@ -281,6 +282,12 @@ class Controller:
             memory.generation = generation
             memory.children.refusals.clear()
         return memory
+
+    def _remember_refusals(self, key: ObjectKey, memory: _Memory) -> None:
+        if memory.children.refusals:
+            self._refusing.add(key)
+        else:
+            self._refusing.discard(key)
 
     def _is_beginning(self, plan: Plan, uid: str) -> bool:
         deployments = (self._cache.get(child.key) for child in plan.children if child.key.kind == DEPLOYMENT.kind)
@@ -361,12 +368,8 @@ class Controller:
             logger.info("Reconciled: %s", ", ".join(outcome.written), extra={"about": about})
         else:
             logger.debug("Nothing to do", extra={"about": about})
-        if memory.children.refusals:
-            self._refusing.add(key)
-            if any(refusal.failure.terminal for refusal in memory.children.refusals.values()):
-                self._metrics.passes[key.kind].terminal_errors.inc()
-        else:
-            self._refusing.discard(key)
+        if any(refusal.failure.terminal for refusal in memory.children.refusals.values()):
+            self._metrics.passes[key.kind].terminal_errors.inc()
         if outcome.errors or (status_error is not None and is_transient(status_error)):
             wait_s = max(outcome.least_wait_s, least_wait_s(status_error) if status_error is not None else 0.0)
             memory.held_until = self._clock() + wait_s
