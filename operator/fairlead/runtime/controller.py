@@ -242,7 +242,7 @@ class Controller:
         told = memory.children.failures()
         plan = await self._plan(key, raw, memory)
         outcome = await self._applier.carry_out(owner, plan, memory.children)
-        self._remember_refusals(key, memory)  # before status: whoever reads there of a refused child finds it on the debug page
+        self._remember_refusals(key, memory)
         news = memory.children.failures() != told
         if outcome.written:
             memory.timing.child_written(self._clock())
@@ -284,6 +284,7 @@ class Controller:
         return memory
 
     def _remember_refusals(self, key: ObjectKey, memory: _Memory) -> None:
+        """Before status is written: whoever reads there of a refused child finds it on the debug page."""
         if memory.children.refusals:
             self._refusing.add(key)
         else:

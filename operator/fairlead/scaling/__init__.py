@@ -1,0 +1,1 @@
+"""How many replicas: the control law and the schedules. Pure."""

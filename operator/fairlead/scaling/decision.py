@@ -1,0 +1,99 @@
+"""What a scaling decision is made of, and what it is: frozen data, so that a decision can be replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from fairlead.facts.scaling import Measure, Sample
+
+__all__ = ["Behavior", "Change", "Decision", "Limit", "Policy", "Recommendation", "Situation"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most `pods` or `percent` (of the replicas when the period began) more, or fewer, within `period_s`. One of the two is None."""
+
+    period_s: float
+    pods: int | None = None
+    percent: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Behavior:
+    """One direction, with the meaning that a HorizontalPodAutoscaler's behavior has. `limits`: the one that permits most counts, or the
+    one that permits least with `takes_least`; none: no limit. `is_disabled`: never in this direction."""
+
+    window_s: float
+    limits: tuple[Limit, ...] = ()
+    takes_least: bool = False
+    is_disabled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the user wants. `minimum`, `maximum`: replicas, the minimum with what schedules ask for now; `targets`: seconds, requests per
+    ready replica, or percent. `idle_s`: with `minimum` 0, how long without any request before the last replica goes."""
+
+    minimum: int
+    maximum: int
+    targets: Mapping[Measure, float]
+    scale_up: Behavior
+    scale_down: Behavior
+    idle_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """How many replicas the signals alone asked for at a time: what stabilisation looks back on."""
+
+    at: datetime
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A decision that changed the number of replicas: kept in status, so that limits and cool-down outlive the process."""
+
+    at: datetime
+    before: int
+    after: int
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What is the case. `replicas`: as decided last. `ready`: pods that answer; `starting_since`: when each of the others was made.
+    `samples`: oldest first. `recommendations`, `changes`: oldest first, those that are still of use. `capacity`: replicas that the
+    cluster's accelerators permit, None where that is not known. `held`: requests that gateways hold for it, None where none is asked.
+    `startup_s`: how long a pod took, or may take, to become ready. `is_urgent`: somebody else (an alert) says that targets are missed."""
+
+    now: datetime
+    replicas: int
+    ready: int
+    starting_since: tuple[datetime, ...] = ()
+    samples: tuple[Sample, ...] = ()
+    recommendations: tuple[Recommendation, ...] = ()
+    changes: tuple[Change, ...] = ()
+    capacity: int | None = None
+    held: int | None = None
+    startup_s: float = 120.0
+    is_urgent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """`replicas`: how many there shall be. `recommended`: what the signals alone ask for, None where they do not suffice to say.
+    `reason`: a value of `fairlead.api.conditions.Reason`; `message`: a sentence with the numbers that decided. `is_healthy`: signals are
+    there and nothing holds the decision back that a person should know of. `inputs`: what was measured, by name, for status.
+    `due_s`: when to decide anew though no sample comes."""
+
+    replicas: int
+    recommended: int | None
+    reason: str
+    message: str
+    is_healthy: bool = True
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    due_s: float | None = None
