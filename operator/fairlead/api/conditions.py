@@ -59,6 +59,9 @@ class Reason(StrEnum):
     RESOLVED = "Resolved"
     PROGRAMMED = "Programmed"
     BACKENDS_READY = "BackendsReady"
+    TARGETS_MET = "TargetsMet"
+    SCALED_UP = "ScaledUp"
+    SCALED_DOWN = "ScaledDown"
     # under way
     PROGRESSING = "Progressing"
     ROLLING_OUT = "RollingOut"
@@ -74,6 +77,12 @@ class Reason(StrEnum):
     GATEWAYS_PENDING = "GatewaysPending"
     GATEWAY_NOT_CARRIED = "GatewayNotCarried"
     BACKENDS_NOT_READY = "BackendsNotReady"
+    TARGETS_MISSED = "TargetsMissed"
+    STABILIZING = "Stabilizing"
+    RATE_LIMITED = "RateLimited"
+    WAKING_UP = "WakingUp"
+    TOO_FEW_REQUESTS = "TooFewRequests"
+    SIGNALS_PARTIAL = "SignalsPartial"
     # a person must act
     INVALID_SPEC = "InvalidSpec"
     INVALID_CHILD = "InvalidChild"
@@ -98,6 +107,11 @@ class Reason(StrEnum):
     REF_NOT_RESOLVED = "RefNotResolved"
     ROUTING_REJECTED = "RoutingRejected"
     GATEWAY_REMOVED = "GatewayRemoved"
+    SIGNALS_MISSING = "SignalsMissing"
+    SIGNALS_STALE = "SignalsStale"
+    TARGETS_OUT_OF_REACH = "TargetsOutOfReach"
+    AT_MAXIMUM = "AtMaximum"
+    CAPACITY_BLOCKED = "CapacityBlocked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,5 +280,53 @@ REASON_DOCS: Final[Mapping[Reason, ReasonDoc]] = {
         "The API server refuses one of the children: missing rights, a policy or a quota. It is tried again after two seconds, and "
         "then ever more seldom; from the second refusal on the LLMDeployment is `Stalled`.",
         "Grant the right or satisfy the policy that the message names.",
+    ),
+    # scaling
+    Reason.TARGETS_MET: ReasonDoc("Every target of `spec.autoscaling` is met, and the number of replicas stays."),
+    Reason.SCALED_UP: ReasonDoc(
+        "There are more replicas now; the message says what was measured and from how many to how many."
+    ),
+    Reason.SCALED_DOWN: ReasonDoc(
+        "There are fewer replicas now; the message says what was measured and from how many to how many."
+    ),
+    Reason.TARGETS_MISSED: ReasonDoc(
+        "A target is missed, and as many replicas as it asks for are there or load already.",
+        "If it lasts though all replicas are ready, look at what the message measures: a target may be too tight for the model.",
+    ),
+    Reason.STABILIZING: ReasonDoc(
+        "Another number of replicas is wanted, but not for as long yet as the behavior of that direction says."
+    ),
+    Reason.RATE_LIMITED: ReasonDoc(
+        "Another number of replicas is wanted, and the limits of that direction's behavior permit no change now, or it is disabled."
+    ),
+    Reason.WAKING_UP: ReasonDoc(
+        "The first pods start, for requests that gateways hold or because none ran; until one is ready, nothing can be measured."
+    ),
+    Reason.TOO_FEW_REQUESTS: ReasonDoc(
+        "Too few requests ended in the last minutes to judge a target of time, so the number of replicas stays."
+    ),
+    Reason.SIGNALS_PARTIAL: ReasonDoc(
+        "Not every ready pod told what is measured. Replicas may be added and are not taken away.",
+        "If it lasts, look at the pods that the message counts, and at who may reach their metrics.",
+    ),
+    Reason.SIGNALS_MISSING: ReasonDoc(
+        "What scaling is decided from is not there or cannot be believed; the message says what. Replicas are not taken away.",
+        "Check the source of the signals (Prometheus, or the pods' metrics), and that the engine tells of what the target needs.",
+    ),
+    Reason.SIGNALS_STALE: ReasonDoc(
+        "The newest sample is too old, or clocks disagree. The number of replicas stays.",
+        "Check the source of the signals, and the clocks of the operator's and of Prometheus' nodes.",
+    ),
+    Reason.TARGETS_OUT_OF_REACH: ReasonDoc(
+        "A target of time is missed although the replicas have hardly anything to do: more of them would make no request faster.",
+        "Raise the target, or make one request faster: another quantization, more accelerators for each replica, a smaller model.",
+    ),
+    Reason.AT_MAXIMUM: ReasonDoc(
+        "More replicas are wanted than `maxReplicas` permits.",
+        "Raise `maxReplicas` if targets are missed, and there are accelerators.",
+    ),
+    Reason.CAPACITY_BLOCKED: ReasonDoc(
+        "More replicas are wanted than the cluster's accelerators permit; those that there is room for are made.",
+        "Add nodes or free accelerators.",
     ),
 }

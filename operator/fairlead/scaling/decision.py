@@ -54,13 +54,15 @@ class Recommendation:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A decision that changed the number of replicas: kept in status, so that limits and cool-down outlive the process."""
+    """A decision that changed the number of replicas: kept in status, so that limits and cool-down outlive the process. `load`: requests in
+    flight that it was decided with, None where that was not known."""
 
     at: datetime
     before: int
     after: int
     reason: str = ""
     message: str = ""
+    load: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ class Decision:
     """`replicas`: how many there shall be. `recommended`: what the signals alone ask for, None where they do not suffice to say.
     `reason`: a value of `fairlead.api.conditions.Reason`; `message`: a sentence with the numbers that decided. `is_healthy`: signals are
     there and nothing holds the decision back that a person should know of. `inputs`: what was measured, by name, for status.
-    `due_s`: when to decide anew though no sample comes."""
+    `due_s`: when to decide anew though no sample comes. `load`: requests in flight, for `Change.load`."""
 
     replicas: int
     recommended: int | None
@@ -97,3 +99,4 @@ class Decision:
     is_healthy: bool = True
     inputs: Mapping[str, str] = field(default_factory=dict)
     due_s: float | None = None
+    load: float | None = None

@@ -1,0 +1,405 @@
+"""The control law, case by case."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from tests.unit.scaling.situations import (
+    BOUNDS,
+    DOWN,
+    NOW,
+    TTFT,
+    UP,
+    again,
+    ago,
+    decided,
+    looks,
+    policy,
+    recommended,
+    sample,
+    situation,
+    times,
+)
+
+from fairlead.api.conditions import Reason
+from fairlead.facts.scaling import Distribution, Measure
+from fairlead.scaling.decision import Behavior, Change, Limit
+
+IDLE = sample(ttft=0.2, requests=0, running=0)
+QUIET = sample(ttft=0.2, running=2)
+SLOW = sample(ttft=2.0, running=8)
+
+
+def test_a_missed_target_adds_replicas_and_says_so_with_numbers() -> None:
+    decision = decided(policy(), situation(2, looks(SLOW)))
+    assert (decision.replicas, decision.reason) == (5, Reason.SCALED_UP)
+    assert decision.message == "time to first token P90 2.35 s of 1 s over 180 requests in 45 s: 2 -> 5 replicas"
+    assert decision.inputs["timeToFirstToken"] == "2.35 s of 1 s"
+
+
+def test_a_met_target_changes_nothing() -> None:
+    decision = decided(policy(), situation(2, looks(sample(ttft=0.6))))
+    assert (decision.replicas, decision.reason, decision.is_healthy) == (2, Reason.TARGETS_MET, True)
+
+
+def test_fewer_replicas_when_they_would_do_for_as_long_as_the_window_says() -> None:
+    case = situation(4, looks(replace(QUIET, asked=4, answered=4)))
+    waits = decided(policy(), case)
+    assert (waits.replicas, waits.reason, waits.recommended) == (4, Reason.STABILIZING, 3)
+    assert "would do" in waits.message
+    goes = decided(policy(), replace(case, recommendations=recommended(3)))
+    assert (goes.replicas, goes.reason) == (3, Reason.SCALED_DOWN)
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        recommended(3, 100),
+        tuple(one for one in recommended(3) if not 60 < (NOW - one.at).total_seconds() < 120),
+        (),
+    ],
+    ids=["too short", "with a gap", "none, after a restart"],
+)
+def test_a_history_that_does_not_cover_the_window_takes_nothing_away(history: object) -> None:
+    case = situation(4, looks(replace(QUIET, asked=4, answered=4)), recommendations=history)
+    assert decided(policy(), case).reason == Reason.STABILIZING
+
+
+def test_the_highest_recommendation_in_the_window_counts() -> None:
+    history = (*recommended(3)[:-10], *recommended(4, 50))
+    case = situation(5, looks(replace(QUIET, asked=5, answered=5)), recommendations=history)
+    assert decided(policy(down=Behavior(180)), case).replicas == 4
+
+
+NAN = replace(sample(), times={TTFT: Distribution(BOUNDS, (math.nan,) * (len(BOUNDS) + 1))})
+
+
+@pytest.mark.parametrize(
+    ("samples", "reason"),
+    [
+        ((), Reason.SIGNALS_MISSING),
+        (looks(QUIET, until_s=100), Reason.SIGNALS_STALE),
+        (looks(QUIET, until_s=20, every_s=5), Reason.SIGNALS_STALE),
+        ((*looks(QUIET, until_s=5), replace(QUIET, at=NOW, problem="Prometheus: 502")), Reason.SIGNALS_MISSING),
+        ((*looks(QUIET, until_s=5), replace(QUIET, at=NOW, answered=1)), Reason.SIGNALS_PARTIAL),
+        ((*looks(QUIET, until_s=5), replace(QUIET, at=NOW, answered=0)), Reason.SIGNALS_MISSING),
+        ((*looks(QUIET, until_s=5), replace(NAN, at=NOW)), Reason.SIGNALS_MISSING),
+        (looks(replace(QUIET, running=math.nan)), Reason.SIGNALS_MISSING),
+        (looks(replace(QUIET, running=-1)), Reason.SIGNALS_MISSING),
+        (looks(replace(QUIET, kv_cache_usage=math.inf)), Reason.SIGNALS_MISSING),
+        (
+            (*looks(QUIET, until_s=25), replace(QUIET, at=ago(20), answered=1), *looks(QUIET, 15)),
+            Reason.SIGNALS_PARTIAL,
+        ),
+        (looks(replace(QUIET, times={})), Reason.SIGNALS_MISSING),
+        (looks(QUIET, 500, until_s=-100)[-10:], Reason.SIGNALS_STALE),
+        (looks(QUIET, 400, until_s=-100), Reason.SIGNALS_STALE),
+    ],
+    ids=[
+        "nothing",
+        "old",
+        "four intervals old",
+        "a problem",
+        "one pod silent",
+        "all silent",
+        "NaN times",
+        "NaN running",
+        "less than none",
+        "infinite",
+        "one pod was silent of late",
+        "the measure is missing",
+        "all of the future",
+        "some of the future",
+    ],
+)
+def test_what_is_doubtful_takes_nothing_away(samples: object, reason: Reason) -> None:
+    case = situation(2, samples, recommendations=recommended(1))  # type: ignore[arg-type]
+    decision = decided(policy(), case)
+    assert (decision.replicas, decision.reason, decision.is_healthy) == (2, reason, False)
+    assert decision.recommended is None
+
+
+def test_partial_signals_may_add() -> None:
+    slow = looks(replace(SLOW, answered=1))
+    assert decided(policy(), situation(2, slow)).replicas > 2
+
+
+def test_one_unknown_target_holds_down_while_another_goes_up() -> None:
+    wanted = policy(targets={TTFT: 1.0, Measure.KV_CACHE_USAGE: 80})
+    held = decided(wanted, situation(2, looks(QUIET), recommendations=recommended(1)))
+    assert (held.replicas, held.reason) == (2, Reason.SIGNALS_MISSING)
+    assert "KV cache" in held.message
+    assert decided(wanted, situation(2, looks(SLOW))).replicas > 2
+
+
+def test_the_averages_are_not_waited_for_when_three_samples_miss() -> None:
+    calm, sudden = looks(sample(ttft=0.2), until_s=15), looks(sample(ttft=4.0, running=9), 10)
+    slowly = Behavior(60, UP.limits)
+    two = situation(2, (*calm, *sudden[1:]), recommendations=recommended(2))
+    assert decided(policy(up=slowly), two).reason == Reason.STABILIZING
+    assert decided(policy(up=slowly), replace(two, samples=(*calm, *sudden))).replicas > 2
+
+
+def test_an_alert_needs_one_sample_that_misses() -> None:
+    calm, slow = looks(sample(ttft=0.2, requests=40), until_s=5), sample(ttft=4.0, running=9)
+    case = situation(2, (*calm, slow), is_urgent=True)
+    assert decided(policy(), case).replicas > 2
+    assert decided(policy(), replace(case, is_urgent=False)).replicas == 2
+    assert decided(policy(), situation(2, looks(QUIET), is_urgent=True)).replicas == 2
+
+
+def test_an_average_waits_for_the_window_of_scale_up() -> None:
+    wanted = policy(up=Behavior(60))
+    case = situation(2, looks(sample(ttft=0.9, running=8)), recommendations=recommended(2))
+    assert decided(wanted, case).reason == Reason.STABILIZING
+    assert decided(wanted, replace(case, recommendations=recommended(4))).replicas == 3
+
+
+def test_limits_look_at_changes() -> None:
+    case = situation(6, looks(replace(SLOW, asked=6, answered=6)), changes=(Change(ago(30), 2, 6),))
+    decision = decided(policy(20, 40), replace(case, replicas=20, ready=20))
+    assert decision.replicas >= 20
+    decision = decided(policy(1, 40), case)
+    assert (decision.replicas, decision.reason, decision.due_s) == (6, Reason.RATE_LIMITED, 30)
+
+
+def test_the_maximum_is_told_of() -> None:
+    decision = decided(policy(maximum=2), situation(2, looks(SLOW)))
+    assert (decision.replicas, decision.reason, decision.is_healthy) == (2, Reason.AT_MAXIMUM, False)
+    assert "the maximum is 2" in decision.message
+
+
+@pytest.mark.parametrize(("capacity", "replicas"), [(2, 2), (3, 3), (0, 2)])
+def test_never_beyond_the_accelerators(capacity: int, replicas: int) -> None:
+    decision = decided(policy(), situation(2, looks(SLOW), capacity=capacity))
+    assert (decision.replicas, decision.reason, decision.is_healthy) == (replicas, Reason.CAPACITY_BLOCKED, False)
+    assert "5 replicas wanted" in decision.message
+    assert f"{capacity} is all" in decision.message
+
+
+@pytest.mark.parametrize("signals", [(), looks(QUIET), looks(SLOW)], ids=["none", "quiet", "slow"])
+def test_bounds_hold_whatever_the_signals_say(signals: object) -> None:
+    above = decided(policy(maximum=3), situation(5, signals))  # type: ignore[arg-type]
+    assert above.replicas == 3
+    below = decided(policy(minimum=4, maximum=4), situation(2, signals))  # type: ignore[arg-type]
+    assert below.replicas == 4
+
+
+def test_a_minimum_beyond_the_accelerators_is_blocked() -> None:
+    decision = decided(policy(minimum=5), situation(2, looks(QUIET), capacity=3))
+    assert (decision.replicas, decision.reason) == (3, Reason.CAPACITY_BLOCKED)
+
+
+def test_pods_that_load_are_counted_on() -> None:
+    slow = looks(SLOW)
+    first = decided(policy(), situation(2, slow))
+    case = again(policy(), situation(2, slow), first)
+    later = decided(policy(), replace(case, now=NOW + timedelta(seconds=5)))
+    assert (later.replicas, later.reason) == (5, Reason.TARGETS_MISSED)
+    assert "3 more replicas load" in later.message
+
+
+def test_times_of_fewer_pods_say_nothing_of_more() -> None:
+    """The window is full of slow requests from before the new pods were ready: that asks for no more of them."""
+    before, after = looks(SLOW, until_s=5), replace(SLOW, at=NOW, asked=5, answered=5)
+    assert decided(policy(), situation(5, (*before, after))).replicas == 5
+
+
+def test_without_ready_pods_nothing_is_measured() -> None:
+    decision = decided(policy(), situation(2, (), ready=0, starting_since=(ago(10), ago(10))))
+    assert (decision.replicas, decision.reason) == (2, Reason.WAKING_UP)
+
+
+def test_few_requests_are_chance() -> None:
+    few = looks(sample(ttft=4.0, requests=0.1, running=5))
+    decision = decided(policy(), situation(2, few, recommendations=recommended(1)))
+    assert (decision.replicas, decision.reason, decision.is_healthy) == (2, Reason.TOO_FEW_REQUESTS, True)
+    assert "too few to judge" in decision.message
+
+
+def test_few_requests_that_leave_pods_idle_take_them_away() -> None:
+    few = looks(sample(pods=4, ttft=0.2, requests=0.1, running=0.2))
+    decision = decided(policy(), situation(4, few, recommendations=recommended(1)))
+    assert (decision.replicas, decision.reason) == (3, Reason.SCALED_DOWN)
+
+
+def test_few_requests_in_a_window_are_looked_for_farther_back() -> None:
+    few = looks(sample(ttft=4.0, requests=0.5, running=5))
+    assert "in 90 s" not in decided(policy(), situation(2, few)).message
+    assert decided(policy(), situation(2, few)).replicas > 2
+
+
+def test_an_engine_that_hangs_is_not_idle() -> None:
+    stuck = looks(sample(ttft=0.2, requests=0, running=3))
+    decision = decided(policy(), situation(2, stuck, recommendations=recommended(1)))
+    assert (decision.replicas, decision.reason) == (2, Reason.TOO_FEW_REQUESTS)
+
+
+def test_a_target_that_no_number_of_replicas_would_meet() -> None:
+    alone = looks(sample(ttft=4.0, running=0.6))
+    decision = decided(policy(), situation(2, alone, recommendations=recommended(1)))
+    assert (decision.replicas, decision.reason, decision.is_healthy) == (2, Reason.TARGETS_OUT_OF_REACH, False)
+    assert "0.3 requests at a time" in decision.message
+
+
+def test_a_full_engine_asks_for_more_before_times_rise() -> None:
+    full = looks(sample(ttft=0.2, running=100, kv=0.8))
+    decision = decided(policy(), situation(2, full))
+    assert (decision.replicas, decision.reason) == (3, Reason.SCALED_UP)
+    assert "KV cache 80%" in decision.message
+
+
+def test_a_slow_engine_with_room_is_not_left_for_its_times() -> None:
+    """A target near the time that an idle engine needs is no reason for more, where the engine says that it has room."""
+    near = looks(sample(ttft=0.9, running=20, kv=0.2))
+    assert decided(policy(), situation(2, near)).replicas == 2
+
+
+def test_a_rising_load_is_met_before_it_is_there() -> None:
+    rising = tuple(
+        sample(ago(5 * one), ttft=0.2, running=100 + max(0, 10 - one) * 14, kv=0.3 + max(0, 10 - one) * 0.03)
+        for one in reversed(range(40))
+    )
+    decision = decided(policy(), situation(2, rising))
+    assert decision.replicas > 2
+    assert "requests a minute" in decision.message
+
+
+def test_chance_is_no_trend() -> None:
+    noisy = tuple(
+        sample(ago(5 * one), ttft=0.2, running=100 + (one * 37 % 23) - 11, kv=0.3) for one in reversed(range(80))
+    )
+    assert decided(policy(), situation(2, noisy)).replicas == 2
+
+
+@pytest.mark.parametrize(
+    ("measure", "target", "look", "replicas"),
+    [
+        (Measure.QUEUED_REQUESTS, 5, sample(waiting=15), 3),
+        (Measure.QUEUED_REQUESTS, 5, sample(waiting=10), 2),
+        (Measure.RUNNING_REQUESTS, 10, sample(running=50), 5),
+        (Measure.RUNNING_REQUESTS, 10, sample(running=21), 2),
+        (Measure.KV_CACHE_USAGE, 60, sample(kv=0.9), 3),
+    ],
+)
+def test_loads_as_targets(measure: Measure, target: float, look: object, replicas: int) -> None:
+    case = situation(2, looks(look))  # type: ignore[arg-type]
+    assert decided(policy(targets={measure: target}), case).replicas == replicas
+
+
+def test_an_empty_queue_takes_away_one_at_a_time() -> None:
+    empty = looks(sample(pods=4, running=20, waiting=0))
+    case = situation(4, empty, recommendations=recommended(3))
+    assert decided(policy(targets={Measure.QUEUED_REQUESTS: 5}, down=Behavior(180)), case).replicas == 3
+
+
+def test_a_load_that_was_too_much_is_remembered() -> None:
+    """Three replicas with 10 requests each were too few; now there are 36 requests on four."""
+    case = situation(4, looks(sample(pods=4, running=36)), recommendations=recommended(3))
+    wanted = policy(targets={Measure.QUEUED_REQUESTS: 5})
+    assert decided(wanted, case).replicas == 3
+    lesson = Change(ago(1200), 3, 4, load=30.0)
+    assert decided(wanted, replace(case, changes=(lesson,))).replicas == 4
+    assert decided(wanted, replace(case, changes=(replace(lesson, at=ago(4000)),))).replicas == 3
+
+
+def test_disabled_directions() -> None:
+    never = Behavior(0, is_disabled=True)
+    assert decided(policy(up=never), situation(2, looks(SLOW))).reason == Reason.RATE_LIMITED
+    case = situation(4, looks(replace(QUIET, asked=4, answered=4)), recommendations=recommended(3))
+    assert decided(policy(down=never), case).replicas == 4
+
+
+class TestZero:
+    """To zero and from zero."""
+
+    def test_idle_for_long_enough(self) -> None:
+        decision = decided(policy(0), situation(2, looks(IDLE)))
+        assert (decision.replicas, decision.reason) == (0, Reason.SCALED_TO_ZERO)
+        assert "no request for" in decision.message
+
+    @pytest.mark.parametrize(
+        ("change", "others"),
+        [
+            ({"running": 1.0}, {}),
+            ({"waiting": 1.0}, {}),
+            ({"times": {TTFT: times(0.2, 1)}}, {}),
+            ({"times": {}}, {}),
+            ({"running": None}, {}),
+            ({"answered": 1}, {}),
+            ({"problem": "timeout"}, {}),
+            ({}, {"held": 1}),
+        ],
+        ids=["runs", "waits", "ended", "times unknown", "running unknown", "partial", "problem", "held"],
+    )
+    @pytest.mark.parametrize("when", [0, 30, 55])
+    def test_one_look_that_finds_a_request_or_is_doubtful(self, change: dict, others: dict, when: int) -> None:
+        samples = list(looks(IDLE))
+        samples[-1 - when] = replace(samples[-1 - when], **change)
+        assert decided(policy(0), situation(2, samples, **others)).replicas > 0
+
+    def test_a_gap_counts_for_nothing(self) -> None:
+        samples = [one for one in looks(IDLE) if not 100 < (NOW - one.at).total_seconds() < 150]
+        assert decided(policy(0), situation(1, samples)).replicas == 1
+
+    def test_not_before_its_time(self) -> None:
+        assert decided(policy(0), situation(1, looks(IDLE, 290))).replicas == 1
+        assert decided(policy(0, idle_s=250), situation(1, looks(IDLE, 290))).replicas == 0
+
+    def test_not_with_a_minimum(self) -> None:
+        assert decided(policy(1), situation(1, looks(IDLE))).replicas == 1
+
+    def test_not_where_scaling_down_is_disabled(self) -> None:
+        assert decided(policy(0, down=Behavior(0, is_disabled=True)), situation(1, looks(IDLE))).replicas == 1
+
+    def test_stays_at_zero(self) -> None:
+        decision = decided(policy(0), situation(0))
+        assert (decision.replicas, decision.reason, decision.is_healthy) == (0, Reason.SCALED_TO_ZERO, True)
+
+    def test_a_held_request_wakes_at_once(self) -> None:
+        decision = decided(policy(0), situation(0, held=3, changes=(Change(ago(1), 1, 0),)))
+        assert (decision.replicas, decision.reason) == (1, Reason.WAKING_UP)
+        assert decision.message == "3 requests wait for a replica: 0 -> 1 replicas"
+
+    def test_no_accelerator_to_wake_on(self) -> None:
+        decision = decided(policy(0), situation(0, held=1, capacity=0))
+        assert (decision.replicas, decision.reason) == (0, Reason.CAPACITY_BLOCKED)
+
+    def test_a_minimum_that_a_schedule_raises(self) -> None:
+        assert decided(policy(3), situation(0)).replicas == 3
+
+    def test_what_was_woken_is_not_put_to_sleep_by_what_was_before(self) -> None:
+        asleep = looks(replace(IDLE, asked=0, answered=0), 200)
+        old = looks(IDLE, 700, until_s=205)
+        assert decided(policy(0), situation(1, (*old, *asleep), ready=0)).replicas == 1
+
+
+class TestClocks:
+    """Clocks that jump neither crash nor take anything away."""
+
+    def test_changes_of_the_future_limit_as_if_they_were_now(self) -> None:
+        case = situation(6, looks(replace(SLOW, asked=6, answered=6)), changes=(Change(ago(-600), 2, 6),))
+        assert decided(policy(1, 40), case).replicas == 6
+        down = situation(4, looks(replace(QUIET, asked=4, answered=4)), recommendations=recommended(3))
+        assert decided(policy(), replace(down, changes=(Change(ago(-600), 5, 4),))).replicas == 4
+
+    def test_recommendations_of_the_future_hold(self) -> None:
+        future = tuple(replace(one, at=one.at + timedelta(hours=1), replicas=9) for one in recommended(3))
+        case = situation(4, looks(replace(QUIET, asked=4, answered=4)), recommendations=(*recommended(3), *future))
+        assert decided(policy(), case).replicas == 4
+
+    def test_a_clock_that_was_set_back_is_not_idle(self) -> None:
+        assert decided(policy(0), situation(1, looks(IDLE, 400, until_s=-60))).replicas == 1
+
+
+def test_down_is_limited_to_one_a_minute() -> None:
+    case = situation(6, looks(sample(pods=6, ttft=0.1)), recommendations=recommended(3))
+    first = decided(policy(down=DOWN), case)
+    assert (first.replicas, "would do" in first.message) == (5, True)
+    limited = replace(case, replicas=5, ready=5, changes=(Change(ago(20), 6, 5),))
+    limited = replace(limited, samples=looks(replace(QUIET, asked=5, answered=5)))
+    assert decided(policy(down=DOWN), limited).reason == Reason.RATE_LIMITED
+    assert decided(policy(down=Behavior(180, (Limit(60, percent=50),))), case).replicas == 3
