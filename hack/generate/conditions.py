@@ -18,6 +18,8 @@ DEPLOYMENT_DOCS = {
     ConditionType.MODEL_READY: "At least one pod has loaded the model. Unknown while no engine runs.",
     ConditionType.PODS_SCHEDULED: "Every pod has a node. Unknown while there are no pods.",
     ConditionType.AVAILABLE: "At least all replicas but one serve, whatever the spec's generation: requests are answered.",
+    ConditionType.SCALING_ACTIVE: "Something decides how many replicas there are, and has what it needs for it. False where `spec.replicas`"
+    " alone says it, too.",
 }
 ROUTE_DOCS = {
     ConditionType.READY: "The gateways serve the current spec, and each model has a backend that answers. The one to wait for.",

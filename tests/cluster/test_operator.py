@@ -13,7 +13,7 @@ from fairlead_cluster.cluster import LocalCluster
 pytestmark = pytest.mark.cluster
 
 CHILDREN = ("deployments", "services", "networkpolicies", "poddisruptionbudgets", "persistentvolumeclaims")
-CONDITIONS = ["Ready", "Reconciling", "Stalled", "ModelReady", "PodsScheduled", "Available"]
+CONDITIONS = ["Ready", "Reconciling", "Stalled", "ModelReady", "PodsScheduled", "Available", "ScalingActive"]
 
 
 @pytest.fixture(scope="module")

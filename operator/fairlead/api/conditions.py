@@ -17,6 +17,7 @@ class ConditionType(StrEnum):
     MODEL_READY = "ModelReady"
     PODS_SCHEDULED = "PodsScheduled"
     AVAILABLE = "Available"
+    SCALING_ACTIVE = "ScalingActive"
     ACCEPTED = "Accepted"
     RESOLVED_REFS = "ResolvedRefs"
     PROGRAMMED = "Programmed"
@@ -30,6 +31,7 @@ DEPLOYMENT_CONDITIONS: Final = (
     ConditionType.MODEL_READY,
     ConditionType.PODS_SCHEDULED,
     ConditionType.AVAILABLE,
+    ConditionType.SCALING_ACTIVE,
 )
 ROUTE_CONDITIONS: Final = (
     ConditionType.READY,
@@ -59,6 +61,9 @@ class Reason(StrEnum):
     RESOLVED = "Resolved"
     PROGRAMMED = "Programmed"
     BACKENDS_READY = "BackendsReady"
+    FIXED_REPLICAS = "FixedReplicas"
+    EXTERNALLY_MANAGED = "ExternallyManaged"
+    SIGNALS_READY = "SignalsReady"
     TARGETS_MET = "TargetsMet"
     SCALED_UP = "ScaledUp"
     SCALED_DOWN = "ScaledDown"
@@ -83,6 +88,9 @@ class Reason(StrEnum):
     WAKING_UP = "WakingUp"
     TOO_FEW_REQUESTS = "TooFewRequests"
     SIGNALS_PARTIAL = "SignalsPartial"
+    REPLICAS_HELD = "ReplicasHeld"
+    SCALING_PAUSED = "ScalingPaused"
+    SCALE_IGNORED = "ScaleIgnored"
     # a person must act
     INVALID_SPEC = "InvalidSpec"
     INVALID_CHILD = "InvalidChild"
@@ -146,6 +154,23 @@ REASON_DOCS: Final[Mapping[Reason, ReasonDoc]] = {
     Reason.RESOLVED: ReasonDoc("Every deployment, Secret and provider that the route names is there and may be used."),
     Reason.PROGRAMMED: ReasonDoc("Every gateway has said that it has loaded this generation."),
     Reason.BACKENDS_READY: ReasonDoc("Each model has a backend to which requests are sent."),
+    Reason.FIXED_REPLICAS: ReasonDoc("`spec.replicas` says how many replicas there are."),
+    Reason.EXTERNALLY_MANAGED: ReasonDoc(
+        "Somebody else decides how many replicas there are, such as a HorizontalPodAutoscaler; the message names it where it is known.",
+        "Nothing must be done. For decisions by `spec.autoscaling` with `mode: Operator`, delete what the message names.",
+    ),
+    Reason.SIGNALS_READY: ReasonDoc("What `spec.autoscaling.targets` name is measured, and replicas follow it."),
+    Reason.REPLICAS_HELD: ReasonDoc(
+        "After a hand-over to whoever writes `spec.replicas`: the number from before stays until somebody writes it, at most five minutes.",
+        "If the number in `spec.replicas` is right, nothing must be done.",
+    ),
+    Reason.SCALING_PAUSED: ReasonDoc(
+        "`spec.autoscaling.policy` is Pause: the number of replicas stays.", "Set it to Apply for decisions again."
+    ),
+    Reason.SCALE_IGNORED: ReasonDoc(
+        "An Event, no condition: `spec.replicas` was set, by `kubectl scale` perhaps, where `spec.autoscaling` decides.",
+        "Set `spec.autoscaling.minReplicas`, `policy: Pause`, or `mode: External`.",
+    ),
     Reason.PUBLISHING: ReasonDoc(
         "Gateways are loading the routing: within seconds, step by step when something is added or removed.",
         "If it lasts, look at the gateway's pods and their logs (`kubectl logs deploy/<route>-gateway`).",

@@ -11,6 +11,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from fairlead.api.autoscaling import AutoscalingSpec
 from fairlead.api.base import ApiModel, Bool, Int, ListMap
 from fairlead.api.engine import EngineSpec, FileSpec, ImagePullPolicy
 from fairlead.api.model import (
@@ -46,6 +47,7 @@ __all__ = [
     "AcceleratorSpec",
     "AccessMode",
     "ApiModel",
+    "AutoscalingSpec",
     "CarriedGatewaySpec",
     "CertificateSpec",
     "ConfigMapKeyReference",
@@ -103,7 +105,9 @@ class LLMDeploymentSpec(ApiModel):
     """CPU, memory and shared memory of the engine container. Absent: the engine's defaults."""
     replicas: Annotated[Int, Field(ge=0, le=1000)] = 1
     """Engine pods that serve the model, each with the whole model; also set by kubectl scale and autoscalers. 0 stops
-    serving and keeps volumes. Default: 1."""
+    serving and keeps volumes. Not read where spec.autoscaling decides. Default: 1."""
+    autoscaling: AutoscalingSpec | None = None
+    """How many replicas by what is measured, or by somebody else. Absent: spec.replicas."""
     storage: StorageSpec | None = None
     """Where weights and compile caches are kept. Absent: an EmptyDir, so that every new pod downloads again."""
     service: ServiceSpec | None = None

@@ -53,11 +53,23 @@ class Metadata:
 
 @dataclass(frozen=True, slots=True)
 class LLMDeployment:
-    """A valid LLMDeployment. `status` is the raw status subresource as last seen ({} when there is none)."""
+    """A valid LLMDeployment. `status` is the raw status subresource as last seen ({} when there is none). `decided_replicas`: how many
+    there shall be where that is not for spec.replicas to say."""
 
     metadata: Metadata
     spec: LLMDeploymentSpec
     status: Mapping[str, Any] = field(default_factory=dict)
+    decided_replicas: int | None = None
+
+    @property
+    def replicas(self) -> int:
+        """Pods that serve, but for suspension."""
+        return self.spec.replicas if self.decided_replicas is None else self.decided_replicas
+
+    @property
+    def most_replicas(self) -> int:
+        """Pods that there may be without a change of the spec."""
+        return self.spec.autoscaling.max_replicas if self.spec.autoscaling is not None else self.spec.replicas
 
 
 @dataclass(frozen=True, slots=True)

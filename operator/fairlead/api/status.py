@@ -6,14 +6,14 @@ from typing import Annotated
 
 from pydantic import Field
 
-from fairlead.api.base import ApiModel, Int, ListMap
+from fairlead.api.base import ApiModel, Atomic, Int, ListMap
 
 
 class ConditionStatus(ApiModel):
     """One condition, as all Kubernetes tools read it."""
 
     type: Annotated[str, Field(max_length=316)]
-    """What the condition speaks of: Ready, Reconciling, Stalled, ModelReady, PodsScheduled, Available."""
+    """What the condition speaks of: Ready, Reconciling, Stalled, ModelReady, PodsScheduled, Available, ScalingActive."""
     status: Annotated[str, Field(max_length=7)]
     """True, False or Unknown; Unknown until the operator has looked."""
     reason: Annotated[str, Field(max_length=1024)]
@@ -63,6 +63,40 @@ class AcceleratorStatus(ApiModel):
     """Accelerators per replica in words, such as "4 × nvidia.com/gpu (H100)". Absent: CPU."""
 
 
+class ScalingDecisionStatus(ApiModel):
+    """One decision that changed the number of replicas."""
+
+    time: Annotated[str, Field(max_length=64)]
+    """When it was made (RFC 3339, UTC)."""
+    from_: Annotated[Int, Field(ge=0, alias="from")]
+    """How many replicas there were before it."""
+    to: Annotated[Int, Field(ge=0)]
+    """How many replicas it asks for."""
+    requests: Annotated[Int | None, Field(ge=0)] = None
+    """Requests in flight when it was made. Absent: that was not known."""
+    reason: Annotated[str, Field(max_length=256)]
+    """One CamelCase word for machines; docs/conditions.md explains each of them."""
+    message: Annotated[str, Field(max_length=1024)]
+    """A sentence for people, with the numbers that decided."""
+
+
+class ScalingStatus(ApiModel):
+    """How many replicas were decided, and why."""
+
+    mode: Annotated[str | None, Field(max_length=32)] = None
+    """Who decided: Operator or External. Absent: nobody yet."""
+    desired_replicas: Annotated[Int | None, Field(ge=0)] = None
+    """The decision that counts; pods follow it. Absent: spec.replicas counts."""
+    recommended_replicas: Annotated[Int | None, Field(ge=0)] = None
+    """With policy Recommend: what would be decided. Absent: another policy, or nothing to recommend from."""
+    spec_replicas: Annotated[Int | None, Field(ge=0)] = None
+    """spec.replicas as it was last seen, by which a change of it is noticed. Absent: not seen yet."""
+    held_until: Annotated[str | None, Field(max_length=64)] = None
+    """Until when the number from before a hand-over stays, unless spec.replicas changes. Absent: nothing is held."""
+    decisions: Annotated[list[ScalingDecisionStatus] | None, Atomic, Field(max_length=20)] = None
+    """The last changes of the number with what decided them, newest last. Absent: none yet."""
+
+
 class LLMDeploymentStatus(ApiModel):
     """What the operator saw and decided; written by the operator only."""
 
@@ -78,6 +112,8 @@ class LLMDeploymentStatus(ApiModel):
     """Engine pods that answer requests right now. Absent: not seen yet."""
     ready_of_desired: Annotated[str | None, Field(max_length=32)] = None
     """Ready and desired replicas for the printer column, such as "2/3". Absent: not seen yet."""
+    scaling: ScalingStatus | None = None
+    """The last decisions of spec.autoscaling. Absent: spec.replicas counts."""
     selector: Annotated[str | None, Field(max_length=1024)] = None
     """Label selector of the engine pods as text, read by the scale subresource and autoscalers."""
     endpoint: Annotated[str | None, Field(max_length=1024)] = None

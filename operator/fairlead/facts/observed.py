@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fairlead.facts.scaling import Signals
+
 Json = Mapping[str, Any]
 
 
@@ -57,13 +59,14 @@ class Observed:
     `children` are the live objects that carry our labels for this CR or one of the planned names (also foreign ones: the
     planner and the applier decide ownership by uid). `pods` are the engine pods, oldest first, whatever owns them.
     `failures` are left over from the last apply of the same generation, so that status can tell of them. `gateway`: of an
-    LLMDeployment whose pods carry one.
+    LLMDeployment whose pods carry one. `signals`: of an LLMDeployment that is scaled.
     """
 
     children: Mapping[ObjectKey, Json] = field(default_factory=dict)
     pods: Sequence[Json] = ()
     failures: Sequence[ApplyFailure] = ()
     gateway: CarriedGateway | None = None
+    signals: Signals = field(default_factory=Signals)
 
 
 @dataclass(frozen=True, slots=True)

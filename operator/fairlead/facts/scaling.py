@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-__all__ = ["Distribution", "Measure", "Sample"]
+__all__ = ["Distribution", "Measure", "Recommendation", "Sample", "Signals"]
 
 
 class Measure(StrEnum):
@@ -57,3 +57,30 @@ class Sample:
     waiting: float | None = None
     kv_cache_usage: float | None = None
     problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """How many replicas the signals alone asked for at a time: what stabilisation looks back on."""
+
+    at: datetime
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """All that is known of one LLMDeployment beside its own objects when replicas are decided.
+
+    `samples` and `recommendations`: oldest first, those that are still of use. `held`: requests that gateways hold for it, None where none
+    is asked. `is_urgent`: somebody (an alert) says that targets are missed. `capacity`: replicas that the cluster's accelerators permit,
+    None where that is not known. `writer`: an autoscaler that writes spec.replicas, `writer_of_child`: one that writes the Deployment's
+    ("": none), as people call it.
+    """
+
+    samples: tuple[Sample, ...] = ()
+    recommendations: tuple[Recommendation, ...] = ()
+    held: int | None = None
+    is_urgent: bool = False
+    capacity: int | None = None
+    writer: str = ""
+    writer_of_child: str = ""

@@ -58,6 +58,13 @@ def prune_secret(live: Mapping[str, Any]) -> Json:
     return pruned
 
 
+def prune_autoscaler(live: Mapping[str, Any]) -> Json:
+    """A HorizontalPodAutoscaler: only what it scales."""
+    metadata = _pick(live["metadata"], ("name", "namespace", "uid", "resourceVersion", "labels"))
+    target = (live.get("spec") or {}).get("scaleTargetRef") or {}
+    return {**_pick(live, ("apiVersion", "kind")), "metadata": metadata, "spec": {"scaleTargetRef": target}}
+
+
 def prune_deployment(live: Mapping[str, Any]) -> Json:
     """A Deployment without the times and sentences with which its controller accompanies each step."""
     pruned = prune_object(live)
@@ -110,6 +117,7 @@ def _pick(source: Mapping[str, Any], keys: tuple[str, ...]) -> Json:
 #: By kind; what is not named is kept by `prune_object`.
 PRUNE: Final[Mapping[str, Prune]] = {
     "Deployment": prune_deployment,
+    "HorizontalPodAutoscaler": prune_autoscaler,
     "NetworkPolicy": prune_child,
     "PersistentVolumeClaim": prune_claim,
     "Pod": prune_pod,

@@ -40,6 +40,7 @@ NETWORK_POLICY: Final = Resource("NetworkPolicy", "networking.k8s.io/v1", "netwo
 POD: Final = Resource("Pod", "v1", "pods")
 CONFIG_MAP: Final = Resource("ConfigMap", "v1", "configmaps")
 SECRET: Final = Resource("Secret", "v1", "secrets")
+HORIZONTAL_POD_AUTOSCALER: Final = Resource("HorizontalPodAutoscaler", "autoscaling/v2", "horizontalpodautoscalers")
 LEASE: Final = Resource("Lease", "coordination.k8s.io/v1", "leases")
 EVENT: Final = Resource("Event", "events.k8s.io/v1", "events")
 
@@ -49,5 +50,14 @@ CHILD_RESOURCES: Final = (DEPLOYMENT, SERVICE, PERSISTENT_VOLUME_CLAIM, POD_DISR
 ROUTE_CHILD_RESOURCES: Final = (CONFIG_MAP, SECRET, SERVICE, NETWORK_POLICY, DEPLOYMENT, POD_DISRUPTION_BUDGET)
 BY_KIND: Final = {
     resource.kind: resource
-    for resource in (*CHILD_RESOURCES, *ROUTE_CHILD_RESOURCES, LLMDEPLOYMENT, LLMROUTE, POD, LEASE, EVENT)
+    for resource in (
+        *CHILD_RESOURCES,
+        *ROUTE_CHILD_RESOURCES,
+        LLMDEPLOYMENT,
+        LLMROUTE,
+        POD,
+        HORIZONTAL_POD_AUTOSCALER,
+        LEASE,
+        EVENT,
+    )
 }

@@ -9,6 +9,7 @@ from typing import Any
 
 from fairlead.facts.digest import digest_of
 from fairlead.facts.observed import ObjectKey
+from fairlead.facts.scaling import Recommendation
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +107,10 @@ class Removal:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The whole result of one pass. `status` is the complete desired status; `requeue_after_s` None means: wait for events."""
+    """The whole result of one pass. `status` is the complete desired status; `requeue_after_s` None means: wait for events.
+
+    `acts_on_status`: status holds a decision that the next pass carries out, so it is written without waiting, and that pass follows.
+    `recommendations`: what the signals of an LLMDeployment asked for lately, this time too: the next decision looks back on it."""
 
     children: tuple[Child, ...]
     deletes: tuple[Delete, ...]
@@ -115,3 +119,5 @@ class Plan:
     nudges: tuple[Nudge, ...] = ()
     removals: tuple[Removal, ...] = ()
     requeue_after_s: float | None = None
+    acts_on_status: bool = False
+    recommendations: tuple[Recommendation, ...] = ()

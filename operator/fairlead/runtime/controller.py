@@ -255,10 +255,13 @@ class Controller:
             # What was just written is about to move; the next pass sees it settled and tells of it.
             wait_s = memory.timing.due_in_s(self._clock(), urgent=True)
         status_error = None
-        if wait_s == 0.0:
+        if wait_s == 0.0 or plan.acts_on_status:
             if news or outcome.written:
                 plan = await self._plan(key, raw, memory)
-            wait_s, status_error = await self._keep_status(owner, raw, plan, memory, outcome, at_once=news)
+            at_once = news or plan.acts_on_status
+            wait_s, status_error = await self._keep_status(owner, raw, plan, memory, outcome, at_once=at_once)
+            if plan.acts_on_status and status_error is None:
+                self._queue.add(key)  # status holds a decision now: another pass carries it out
         if wait_s > 0.0 and not outcome.errors:  # after an error the backoff, or the server, says when
             self._queue.add_after(key, wait_s)
         return self._finish(key, plan, outcome, memory, status_error, about)

@@ -27,6 +27,7 @@ from fairlead.planning.plan import Plan
 from fairlead.runtime.carrying import find_gateway
 from fairlead.runtime.certificates import Certificates, Issuer
 from fairlead.runtime.sandbox import Sandbox, SandboxError
+from fairlead.runtime.scaling import ScalingDesk
 
 #: The one key of an engine's ConfigMap.
 ENGINE_KEY: Final = "engine.yaml.j2"
@@ -86,11 +87,12 @@ class Blueprints:
         self._open: OrderedDict[str, Blueprint] = OrderedDict()
 
     def draw(self, resource: LLMDeployment, engines: EngineCatalog, facts: OperatorFacts) -> Blueprint:
-        """As `draw_blueprint`. Another generation, another engine file or other facts make another blueprint."""
+        """As `draw_blueprint`. Another generation, number of replicas, engine file or other facts make another blueprint."""
         metadata, engine = resource.metadata, engines.get(resource.spec.engine.type)
         drawn = self._drawn.get(metadata.uid)
-        if drawn is None or not drawn.is_of(metadata.generation, engine, facts):
-            drawn = _Drawn(metadata.generation, engine, facts, draw_blueprint(resource, engines, facts))
+        replicas = resource.replicas
+        if drawn is None or not drawn.is_of(metadata.generation, replicas, engine, facts):
+            drawn = _Drawn(metadata.generation, replicas, engine, facts, draw_blueprint(resource, engines, facts))
             self._drawn[metadata.uid] = drawn
         self._drawn.move_to_end(metadata.uid)
         if len(self._drawn) > self._kept:
@@ -109,12 +111,14 @@ class Blueprints:
 @dataclass(frozen=True, slots=True)
 class _Drawn:
     generation: int
+    replicas: int
     engine: Engine
     facts: OperatorFacts
     blueprint: Blueprint
 
-    def is_of(self, generation: int, engine: Engine, facts: OperatorFacts) -> bool:
-        return self.generation == generation and self.engine is engine and self.facts == facts
+    def is_of(self, generation: int, replicas: int, engine: Engine, facts: OperatorFacts) -> bool:
+        same_spec = self.generation == generation and self.replicas == replicas
+        return same_spec and self.engine is engine and self.facts == facts
 
 
 def _decide(
@@ -157,12 +161,16 @@ class DeploymentPlanner:
         self._sandbox = sandbox
         self._facts = config.facts
         self._certificates = Certificates(make_issuer)
+        self._scaling = ScalingDesk(cache)
 
     async def plan(self, raw: Mapping[str, Any], observed: Observed, now: datetime) -> Plan:
         """The plan. Takes as long as the sandbox allows at most when the engine is somebody's own. Keys of certificates are not among what
         is planned with, so that no template comes near one."""
         certificate = await self._certificates.prepare(raw, observed, now)
-        return certificate.complete(await self._plan(raw, certificate.show(observed), now))
+        observed = replace(certificate.show(observed), signals=self._scaling.gather(raw))
+        plan = await self._plan(raw, observed, now)
+        self._scaling.remember(str(raw["metadata"]["uid"]), plan)
+        return certificate.complete(plan)
 
     async def _plan(self, raw: Mapping[str, Any], observed: Observed, now: datetime) -> Plan:
         overrides = self._overrides()

@@ -21,6 +21,7 @@ from fairlead.kube.informer import Selection
 from fairlead.kube.resources import (
     CHILD_RESOURCES,
     CONFIG_MAP,
+    HORIZONTAL_POD_AUTOSCALER,
     LLMDEPLOYMENT,
     LLMROUTE,
     ROUTE_CHILD_RESOURCES,
@@ -35,6 +36,7 @@ from fairlead.runtime.decide import make_planner
 from fairlead.runtime.planner import Planner
 from fairlead.runtime.refusals import LLMDEPLOYMENT_PATHS, FieldPaths
 from fairlead.runtime.routes import RoutePlanner, find_concerned_routes
+from fairlead.runtime.scaling import find_scaled
 from fairlead.sources.gateway import GatewaySource
 
 #: A change of any object in the cache, whoever made it -> the custom resources of the kind that it concerns though it is not of their
@@ -112,6 +114,7 @@ def make_llmdeployment(config: OperatorConfig, planner: Planner) -> Kind:
         watches=(
             Selection(CONFIG_MAP, config.namespace, names.LABEL_ENGINE),
             Selection(SECRET, config.namespace, name=names.AUTHORITY_SECRET, metadata_only=True),
+            *(Selection(HORIZONTAL_POD_AUTOSCALER, namespace) for namespace in (config.watch_namespaces or (None,))),
         ),
         concerned=partial(find_concerned_llmdeployments, config.namespace),
     )
@@ -141,6 +144,7 @@ def find_concerned_llmdeployments(home: str, change: Change, cache: Cache) -> It
     changed; those that carry a gateway of whose route something changed; and those whose plan left a name alone that is free now,
     because the object was somebody else's."""
     yield from find_concerned_carriers(change, cache)
+    yield from find_scaled(change)
     entry = change.after or change.before
     if entry is None:
         return

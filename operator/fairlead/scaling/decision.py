@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from fairlead.facts.scaling import Measure, Sample
+from fairlead.facts.scaling import Measure, Recommendation, Sample
 
 __all__ = ["Behavior", "Change", "Decision", "Limit", "Policy", "Recommendation", "Situation"]
 
@@ -42,14 +42,6 @@ class Policy:
     scale_up: Behavior
     scale_down: Behavior
     idle_s: float = 300.0
-
-
-@dataclass(frozen=True, slots=True)
-class Recommendation:
-    """How many replicas the signals alone asked for at a time: what stabilisation looks back on."""
-
-    at: datetime
-    replicas: int
 
 
 @dataclass(frozen=True, slots=True)

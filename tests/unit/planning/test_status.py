@@ -87,6 +87,7 @@ def test_loading_then_serving() -> None:
         "ModelReady": "False/ModelLoading",
         "PodsScheduled": "True/Scheduled",
         "Available": "False/ReplicasUnavailable",
+        "ScalingActive": "False/FixedReplicas",
     }
     assert kstatus_of(world) == "InProgress"
     world.serve()
@@ -98,6 +99,7 @@ def test_loading_then_serving() -> None:
         "ModelReady": "True/ModelLoaded",
         "PodsScheduled": "True/Scheduled",
         "Available": "True/MinimumReplicasAvailable",
+        "ScalingActive": "False/FixedReplicas",
     }
     assert kstatus_of(world) == "Current"
     assert [(e.type, e.reason) for e in plan.events] == [("Normal", "Serving")]

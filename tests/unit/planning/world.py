@@ -15,6 +15,7 @@ from fairlead.api.resource import LLMDeployment
 from fairlead.api.validation import parse_llmdeployment
 from fairlead.engines.loader import EngineCatalog
 from fairlead.facts.observed import ApplyFailure, ObjectKey, Observed, OperatorFacts
+from fairlead.facts.scaling import Signals
 from fairlead.planning.deployment import plan_deployment
 from fairlead.planning.plan import Plan
 
@@ -78,6 +79,7 @@ class World:
     engines: EngineCatalog = field(default_factory=EngineCatalog.builtin)
     facts: OperatorFacts = field(default_factory=OperatorFacts)
     now: datetime = NOW
+    signals: Signals = field(default_factory=Signals)
 
     @property
     def resource(self) -> LLMDeployment:
@@ -91,7 +93,7 @@ class World:
 
     @property
     def observed(self) -> Observed:
-        return Observed(children=self.children, pods=self.pods, failures=self.failures)
+        return Observed(children=self.children, pods=self.pods, failures=self.failures, signals=self.signals)
 
     def plan(self) -> Plan:
         return plan_deployment(self.resource, self.observed, self.engines, self.facts, self.now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from fairlead.api.rules import engine, flags, hardware, model, names, route, serving
+from fairlead.api.rules import autoscaling, engine, flags, hardware, model, names, route, serving
 from fairlead.api.rules.table import Root, Rule
 
 __all__ = ["ROUTE_RULES", "RULES", "Root", "Rule"]
@@ -20,4 +20,5 @@ RULES: Final[tuple[Rule, ...]] = (
     *flags.RULES,
     *hardware.RULES,
     *serving.RULES,
+    *autoscaling.RULES,
 )

@@ -2,8 +2,8 @@
 
 Drawing it costs ten times as much as the rest of a pass (a template is rendered, bodies are built and digested), so whoever plans
 again and again keeps it. Most of its memory are bodies, which nobody reads again once they are applied: those can be let go, and
-come back the same when somebody does. It depends on the CR's name, namespace, uid and spec, on the engine file and on the facts, and on
-nothing else.
+come back the same when somebody does. It depends on the CR's name, namespace, uid and spec, on how many replicas were
+decided, on the engine file and on the facts, and on nothing else.
 """
 
 from __future__ import annotations

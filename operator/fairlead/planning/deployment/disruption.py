@@ -13,7 +13,7 @@ __all__ = ["has_disruption_budget", "make_disruption_budget"]
 
 def has_disruption_budget(serving: Serving) -> bool:
     """From two replicas on: with one, a budget could only forbid every drain of its node."""
-    return serving.replicas >= 2
+    return not serving.spec.suspend and serving.resource.most_replicas >= 2
 
 
 def make_disruption_budget(serving: Serving) -> dict[str, Any]:

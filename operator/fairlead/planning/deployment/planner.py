@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -21,6 +22,7 @@ from fairlead.planning.deployment.metadata import describe_taken
 from fairlead.planning.deployment.podhealth import PodHealth, examine_pods
 from fairlead.planning.deployment.revision import ChosenTemplate
 from fairlead.planning.deployment.rollout import PlannedPods, Rollout, read_rollout
+from fairlead.planning.deployment.scaling import Scaling, Scene, follow, scale, stand_still
 from fairlead.planning.deployment.service import make_endpoint
 from fairlead.planning.deployment.serving import Serving
 from fairlead.planning.deployment.status import Fault, Situation, decide_conditions, describe_gateway, find_fault
@@ -30,6 +32,9 @@ from fairlead.planning.plan import Child, Plan
 __all__ = ["plan_deployment", "plan_invalid"]
 
 Json = dict[str, Any]
+
+#: Fields of status that a spec which cannot be carried out leaves as they were.
+_KEPT = ("endpoint", "model", "engine", "accelerator", "revision", "scaling")
 
 
 def plan_deployment(
@@ -48,26 +53,28 @@ def plan_deployment(
     metadata = resource.metadata
     if metadata.deletion_timestamp:
         return Plan(children=(), deletes=(), status=resource.status)
+    live_deployment = find_ours(observed, ObjectKey("Deployment", metadata.namespace, metadata.name), metadata)
+    following = follow(resource.spec, resource.status, _read_replicas(live_deployment), observed.signals, now)
+    resource = replace(resource, decided_replicas=following.replicas)
     try:
         blueprint = draw(resource, engines, facts)
         serving = blueprint.serving
-        live_deployment = find_ours(observed, blueprint.deployment.key, metadata)
         chosen, deployment = blueprint.choose_deployment(resource, live_deployment)
         live_claim = find_ours(observed, blueprint.claim_key, metadata)
         claim = blueprint.choose_claim(live_claim)
     except RenderError as error:
         fault = Fault(Reason.INVALID_SPEC, f"{error}.", terminal=True)
-        return _plan_standstill(metadata, resource.status, fault, observed, now, desired=resource.spec.replicas)
+        return _plan_standstill(metadata, resource.status, fault, observed, now, desired=resource.replicas)
     except EngineTemplateError as error:
         fault = Fault(
             Reason.ENGINE_INVALID, f"The engine file is broken: {error}. Next: correct the ConfigMap.", terminal=True
         )
-        return _plan_standstill(metadata, resource.status, fault, observed, now, desired=resource.spec.replicas)
+        return _plan_standstill(metadata, resource.status, fault, observed, now, desired=resource.replicas)
     except KeyError:
         known = ", ".join(engines.names)
         message = f"There is no engine {resource.spec.engine.type!r}. Next: use one of {known}, or add it in a labelled ConfigMap."
         fault = Fault(Reason.ENGINE_NOT_FOUND, message, terminal=True)
-        return _plan_standstill(metadata, resource.status, fault, observed, now, desired=resource.spec.replicas)
+        return _plan_standstill(metadata, resource.status, fault, observed, now, desired=resource.replicas)
     # In the order in which they are applied: what pods need comes before the pods.
     wanted = ((claim,) if claim is not None else ()) + (
         *blueprint.choose_network(facts, observed.gateway),
@@ -80,6 +87,7 @@ def plan_deployment(
     is_applied = any(child is deployment for child in children)
     rollout = read_rollout(live_deployment, planned if is_applied else None, serving.replicas)
     pods = examine_pods(observed.pods, serving.startup_timeout_s, now)
+    scaling = scale(resource.spec, following, observed.signals, _describe_scene(pods), resource.status, now)
     situation = Situation(
         generation=metadata.generation,
         suspended=resource.spec.suspend,
@@ -91,17 +99,19 @@ def plan_deployment(
         newer_revision=chosen.newer,
         previous=resource.status,
         note=describe_gateway(observed.gateway, metadata.namespace),
+        fewest=resource.spec.autoscaling.min_replicas if resource.spec.autoscaling is not None else None,
     )
-    conditions = decide_conditions(situation)
-    status = _make_status(serving, chosen, situation) | {
-        "conditions": make_conditions(conditions, metadata.generation, resource.status, now)
-    }
+    conditions = [*decide_conditions(situation), scaling.condition]
+    status = _make_status(serving, chosen, situation) | ({"scaling": scaling.status} if scaling.status else {})
+    status |= {"conditions": make_conditions(conditions, metadata.generation, resource.status, now)}
     return Plan(
         children=children,
         deletes=find_deletes(observed, {child.key for child in wanted}, metadata),
         status=status,
-        events=make_transition_events(conditions, resource.status),
-        requeue_after_s=min((trouble.due_s for trouble in pods.troubles if trouble.due_s is not None), default=None),
+        events=(*make_transition_events(conditions, resource.status), *scaling.events),
+        requeue_after_s=_find_due(pods, scaling),
+        acts_on_status=scaling.is_decided,
+        recommendations=scaling.recommendations,
     )
 
 
@@ -112,7 +122,8 @@ def plan_invalid(raw: Mapping[str, Any], findings: Sequence[Finding], observed: 
     if metadata.deletion_timestamp:
         return Plan(children=(), deletes=(), status=status)
     fault = Fault(Reason.INVALID_SPEC, "; ".join(str(finding) for finding in findings) + ".", terminal=True)
-    replicas = (raw.get("spec") or {}).get("replicas", 1)
+    decided = (status.get("scaling") or {}).get("desiredReplicas")
+    replicas = decided if decided is not None else (raw.get("spec") or {}).get("replicas", 1)
     return _plan_standstill(
         metadata, status, fault, observed, now, desired=replicas if isinstance(replicas, int) else 1
     )
@@ -135,14 +146,28 @@ def _plan_standstill(
         newer_revision=None,
         previous=previous,
     )
-    conditions = decide_conditions(situation)
-    kept = {key: previous[key] for key in ("endpoint", "model", "engine", "accelerator", "revision") if key in previous}
+    conditions = [*decide_conditions(situation), stand_still(previous)]
+    kept = {key: previous[key] for key in _KEPT if key in previous}
     status = (
         kept
         | _make_counts(metadata, rollout)
         | {"conditions": make_conditions(conditions, metadata.generation, previous, now)}
     )
     return Plan(children=(), deletes=(), status=status, events=make_transition_events(conditions, previous))
+
+
+def _describe_scene(pods: PodHealth) -> Scene:
+    fitting = pods.total - pods.homeless if pods.homeless else None
+    return Scene(pods.ready, pods.starting_since, fitting, pods.startup_s)
+
+
+def _find_due(pods: PodHealth, scaling: Scaling) -> float | None:
+    due_s = (*(trouble.due_s for trouble in pods.troubles), scaling.due_s)
+    return min((due for due in due_s if due is not None), default=None)
+
+
+def _read_replicas(deployment: Mapping[str, Any] | None) -> int | None:
+    return int(deployment["spec"].get("replicas", 1)) if deployment is not None else None
 
 
 def _find_claim_faults(serving: Serving, claim: Child | None, live: Mapping[str, Any] | None) -> list[Fault]:

@@ -29,7 +29,8 @@ UNSCHEDULABLE_GRACE_S = 60
 @dataclass(frozen=True, slots=True)
 class PodHealth:
     """All engine pods that are not ending. `loading`: engine containers that run and do not answer yet; `pulling`: pods whose
-    model container runs; `unscheduled`: pods without a node."""
+    model container runs; `unscheduled`: pods without a node; `starting_since`: when those were made that do not answer; `startup_s`: how
+    long the quickest of the others took to answer, None while none does."""
 
     total: int
     ready: int
@@ -38,6 +39,13 @@ class PodHealth:
     unscheduled: int
     ending: int
     troubles: tuple[Trouble, ...]
+    starting_since: tuple[datetime, ...] = ()
+    startup_s: float | None = None
+
+    @property
+    def homeless(self) -> int:
+        """Pods that nothing fits, and not only for a moment."""
+        return sum(1 for trouble in self.troubles if trouble.reason is Reason.UNSCHEDULABLE and trouble.terminal)
 
     @property
     def worst(self) -> Trouble | None:
@@ -64,15 +72,29 @@ def examine_pods(pods: Sequence[Json], startup_timeout_s: int, now: datetime) ->
     """Pure: `now` decides only how long a pod has been without a node."""
     alive = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp") and not _is_over(pod)]
     statuses = [_main_status(pod) for pod in alive]
+    ready = [pod for pod in alive if _condition(pod, "Ready").get("status") == "True"]
     return PodHealth(
         total=len(alive),
-        ready=sum(1 for pod in alive if _condition(pod, "Ready").get("status") == "True"),
+        ready=len(ready),
         loading=sum(1 for status in statuses if "running" in (status.get("state") or {}) and not status.get("ready")),
         pulling=sum(1 for pod in alive if _is_pulling(pod)),
         unscheduled=sum(1 for pod in alive if not _has_node(pod)),
         ending=len(pods) - len(alive),
         troubles=tuple(trouble for pod in alive for trouble in _find_troubles(pod, startup_timeout_s, now)),
+        starting_since=tuple(
+            datetime.fromisoformat(_made_at(pod)) for pod in alive if pod not in ready and _made_at(pod)
+        ),
+        startup_s=min((seconds for pod in ready if (seconds := _read_startup(pod)) is not None), default=None),
     )
+
+
+def _made_at(pod: Json) -> str:
+    return str(pod["metadata"].get("creationTimestamp") or "")
+
+
+def _read_startup(pod: Json) -> float | None:
+    """One that lost its readiness and found it again seems to have taken longer: the quickest of several counts."""
+    return seconds_between(_made_at(pod) or None, _condition(pod, "Ready").get("lastTransitionTime"))
 
 
 def _find_troubles(pod: Json, startup_timeout_s: int, now: datetime) -> Iterator[Trouble]:

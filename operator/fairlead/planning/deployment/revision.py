@@ -161,7 +161,7 @@ def hash_template_input(spec: LLMDeploymentSpec) -> str:
     """Hash of the spec fields that shape the pods. Fields at their defaults do not count, so that a release which adds fields
     changes no hash; nor do fields that touch other children only."""
     data = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude_none=True)
-    for field in ("replicas", "suspend", "service", "networkPolicy"):
+    for field in ("replicas", "autoscaling", "suspend", "service", "networkPolicy"):
         data.pop(field, None)
     for section, fields in (
         ("rollout", ("strategy", "revision")),

@@ -23,7 +23,7 @@ class PlannedPods:
 class Rollout:
     """`desired` is what the plan wants; the rest what the Deployment's status says. `complete`: its controller has seen the
     planned spec and every pod is of the newest template; `refusal`: why pods cannot be created; `deadline_exceeded`: the
-    controller gave up waiting."""
+    controller gave up waiting; `seen`: its controller has looked at the Deployment as it is."""
 
     desired: int
     replicas: int = 0
@@ -33,6 +33,7 @@ class Rollout:
     complete: bool = False
     refusal: str = ""
     deadline_exceeded: bool = False
+    seen: bool = True
 
 
 def read_rollout(live: Mapping[str, Any] | None, planned: PlannedPods | None, desired: int) -> Rollout:
@@ -57,6 +58,7 @@ def read_rollout(live: Mapping[str, Any] | None, planned: PlannedPods | None, de
         complete=seen and current and updated == replicas == desired,
         refusal=str(failure.get("message", "")) if failure.get("status") == "True" else "",
         deadline_exceeded=progressing.get("reason") == "ProgressDeadlineExceeded" and seen and current,
+        seen=seen,
     )
 
 

@@ -24,7 +24,7 @@ from fairlead.engines.context import (
     SequenceContext,
     SharedMemoryContext,
 )
-from fairlead.engines.definition import RenderedEngine
+from fairlead.engines.definition import Metrics, RenderedEngine
 from fairlead.engines.loader import Engine, EngineCatalog
 from fairlead.engines.version import Version, read_image_version
 from fairlead.errors import RenderError
@@ -50,7 +50,7 @@ ENDPOINT_REMOVAL_S = 10
 @dataclass(frozen=True)
 class Serving:
     """Everything that was decided for one LLMDeployment. Durations in seconds; notes are sentences for status; `image` is the
-    engine's that the spec comes to."""
+    engine's that the spec comes to, `metrics` where it tells what it measures."""
 
     resource: LLMDeployment
     source: ModelSource
@@ -62,6 +62,7 @@ class Serving:
     startup_note: str
     quantization_note: str | None
     proxy_image: str = ""
+    metrics: Metrics | None = None
 
     @cached_property
     def rendered(self) -> RenderedEngine:
@@ -90,7 +91,7 @@ class Serving:
     @property
     def replicas(self) -> int:
         """Pods that must run: none while suspended."""
-        return 0 if self.spec.suspend else self.spec.replicas
+        return 0 if self.spec.suspend else self.resource.replicas
 
 
 def decide_serving(resource: LLMDeployment, engines: EngineCatalog, facts: OperatorFacts) -> Serving:
@@ -139,6 +140,7 @@ def decide_serving(resource: LLMDeployment, engines: EngineCatalog, facts: Opera
         startup_note=startup_note,
         quantization_note=decision.note,
         proxy_image=facts.gateway_image,
+        metrics=rendered.metrics,
     )
     serving.__dict__["rendered"] = rendered
     return serving

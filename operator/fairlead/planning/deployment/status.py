@@ -34,7 +34,8 @@ class Fault:
 @dataclass(frozen=True, slots=True)
 class Situation:
     """All that the conditions are made of. `fault` is the gravest; `newer_revision` waits for a spec change (law 8); `note`: what
-    else is not as the spec says, though the model serves."""
+    else is not as the spec says, though the model serves; `fewest`: replicas that suffice where their number is scaled, None where it
+    is not."""
 
     generation: int
     suspended: bool
@@ -44,6 +45,7 @@ class Situation:
     newer_revision: str | None
     previous: Mapping[str, Any]
     note: str = ""
+    fewest: int | None = None
 
     @property
     def idle(self) -> bool:
@@ -170,8 +172,12 @@ def _withholds_ready(fault: Fault, situation: Situation) -> bool:
 
 
 def _serves(situation: Situation) -> bool:
-    """Everything asked for serves; once that was so, one missing replica of several is no reason to say otherwise."""
+    """Everything asked for serves; once that was so, one missing replica of several is no reason to say otherwise. Where their number is
+    scaled, those that were added are not waited for."""
     rollout = situation.rollout
+    if situation.fewest is not None and rollout.desired and _was_ready(situation):
+        same_pods = rollout.updated == rollout.replicas or not rollout.seen
+        return same_pods and rollout.available >= max(1, min(rollout.desired, situation.fewest))
     if not rollout.complete or not rollout.desired:
         return False
     needed = max(1, rollout.desired - 1) if _was_ready(situation) else rollout.desired

@@ -39,7 +39,7 @@ def make_strategy(serving: Serving) -> dict[str, Any]:
     in_place = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
     if _has_single_writer_volume(serving):
         # One pod: the old one must be gone before the new one can mount the volume, perhaps on another node.
-        return {"type": "Recreate"} if serving.spec.replicas <= 1 else in_place
+        return {"type": "Recreate"} if serving.resource.most_replicas <= 1 else in_place
     strategy = serving.spec.rollout.strategy if serving.spec.rollout else RolloutStrategy.AUTO
     if strategy is RolloutStrategy.IN_PLACE or (
         strategy is RolloutStrategy.AUTO and serving.spec.accelerator is not None

@@ -1,0 +1,124 @@
+"""How many replicas, and who decides it: by what is measured of the model, or by somebody else."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from fairlead.api.base import ApiModel, Atomic, Int
+
+__all__ = [
+    "AutoscalingMode",
+    "AutoscalingSpec",
+    "BehaviorSpec",
+    "DecisionPolicy",
+    "LimitSpec",
+    "LimitType",
+    "ScalingRulesSpec",
+    "SelectPolicy",
+    "TargetsSpec",
+]
+
+
+class AutoscalingMode(StrEnum):
+    """Who decides how many replicas there are."""
+
+    OPERATOR = "Operator"
+    EXTERNAL = "External"
+
+
+class DecisionPolicy(StrEnum):
+    """What becomes of the operator's decisions."""
+
+    APPLY = "Apply"
+    RECOMMEND = "Recommend"
+    PAUSE = "Pause"
+
+
+class LimitType(StrEnum):
+    """Whether a limit counts pods or percent."""
+
+    PODS = "Pods"
+    PERCENT = "Percent"
+
+
+class SelectPolicy(StrEnum):
+    """Which of several limits counts."""
+
+    MAX = "Max"
+    MIN = "Min"
+    DISABLED = "Disabled"
+
+
+class TargetsSpec(ApiModel):
+    """What each replica should keep to. The one that is missed most decides."""
+
+    time_to_first_token: Annotated[str | None, Field(min_length=2, max_length=32)] = None
+    """Duration until the first token, at the 90th percentile, such as 500ms. Absent: no target."""
+    latency: Annotated[str | None, Field(min_length=2, max_length=32)] = None
+    """Duration of a whole request, at the 90th percentile, such as 5s. It grows with the length of answers, so the others
+    tell more. Absent: no target."""
+    output_token_latency: Annotated[str | None, Field(min_length=2, max_length=32)] = None
+    """Duration per token after the first, at the 90th percentile, such as 50ms. Absent: no target."""
+    queued_requests: Annotated[Int | None, Field(ge=1, le=10000)] = None
+    """Requests that wait in an engine, per ready replica. Absent: no target."""
+    running_requests: Annotated[Int | None, Field(ge=1, le=10000)] = None
+    """Requests that an engine works on, per ready replica. Absent: no target."""
+    kv_cache_usage_percent: Annotated[Int | None, Field(ge=1, le=100)] = None
+    """Percent of the KV cache that is in use, mean of all replicas. Absent: no target."""
+
+
+class LimitSpec(ApiModel):
+    """How much may change within a period, as in a HorizontalPodAutoscaler."""
+
+    type: LimitType
+    """What value counts: Pods, or Percent of the replicas at the beginning of the period. Required."""
+    value: Annotated[Int, Field(ge=1, le=1000)]
+    """Pods or percent that may be added or taken away within the period. Required."""
+    period_seconds: Annotated[Int, Field(ge=1, le=1800)]
+    """Seconds for which the value holds. Required."""
+
+
+class ScalingRulesSpec(ApiModel):
+    """One direction, with the meaning that a HorizontalPodAutoscaler gives it."""
+
+    stabilization_window_seconds: Annotated[Int | None, Field(ge=0, le=3600)] = None
+    """Seconds of which the most careful recommendation counts: the lowest for more replicas, the highest for fewer.
+    Absent: 30 for more, 180 for fewer."""
+    policies: Annotated[list[LimitSpec] | None, Atomic, Field(min_length=1, max_length=8)] = None
+    """How fast the number may change. Absent: at most 100 percent or 4 pods more in 60 seconds, whichever is more, and 1
+    pod fewer in 120 seconds."""
+    select_policy: SelectPolicy | None = None
+    """Which of several policies counts: Max, the one that permits most; Min, the one that permits least; Disabled, no
+    change in this direction. Absent: Max."""
+
+
+class BehaviorSpec(ApiModel):
+    """How fast, as in a HorizontalPodAutoscaler."""
+
+    scale_up: ScalingRulesSpec | None = None
+    """How replicas are added. Absent: the defaults of its fields."""
+    scale_down: ScalingRulesSpec | None = None
+    """How replicas are taken away, each after its requests have ended or rollout.drainTimeout is over. Absent: the defaults
+    of its fields."""
+
+
+class AutoscalingSpec(ApiModel):
+    """How many replicas, and who decides it."""
+
+    mode: AutoscalingMode = AutoscalingMode.OPERATOR
+    """Who decides: Operator, by the targets below, whatever spec.replicas says; or External, whoever writes spec.replicas,
+    such as a HorizontalPodAutoscaler, between minReplicas and maxReplicas. Default: Operator."""
+    min_replicas: Annotated[Int, Field(ge=1, le=1000)] = 1
+    """Replicas that there are at least, whatever is measured or asked for. Default: 1."""
+    max_replicas: Annotated[Int, Field(ge=1, le=1000)]
+    """Replicas that there are at most, whatever is measured or asked for. Required."""
+    policy: DecisionPolicy = DecisionPolicy.APPLY
+    """With mode Operator: Apply the decisions, only Recommend them in status.scaling while spec.replicas counts, or Pause at
+    the last decision. Default: Apply."""
+    targets: TargetsSpec | None = None
+    """What replicas are added for. Required with mode Operator."""
+    behavior: BehaviorSpec | None = None
+    """How fast the number changes, with mode Operator. Absent: the defaults of its fields."""

@@ -1,0 +1,339 @@
+"""Who says how many replicas there are, that a decision is written before it is carried out, and that a hand-over takes no pod away."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from tests.unit.planning.world import VLLM, World, make_homeless_pod, merge
+
+from fairlead.facts.scaling import Sample, Signals
+from fairlead.planning.deployment.scaling import DECISIONS_KEPT, HAND_OVER
+
+Json = dict[str, Any]
+
+
+def scaled(**autoscaling: Any) -> Json:
+    return {"maxReplicas": 8, "targets": {"queuedRequests": 5}} | autoscaling
+
+
+def external(**autoscaling: Any) -> Json:
+    return {"mode": "External", "minReplicas": 1, "maxReplicas": 8} | autoscaling
+
+
+def serving(replicas: int, **autoscaling: Any) -> World:
+    """A world that is scaled and has come to so many replicas."""
+    world = World(merge(VLLM, autoscaling=scaled(**autoscaling | {"minReplicas": replicas})))
+    settle(world)
+    world.edit(merge(world.spec, autoscaling=scaled(**autoscaling)))
+    settle(world)
+    assert replicas_of(world) == replicas
+    return world
+
+
+def settle(world: World) -> None:
+    for _ in range(3):
+        world.step()
+        world.serve()
+    world.step()
+
+
+def replicas_of(world: World) -> int:
+    return int(world.deployment["spec"]["replicas"])
+
+
+def samples(world: World, *, waiting: float, count: int = 60, pods: int = 1) -> Signals:
+    """Of the last five minutes."""
+    return Signals(
+        samples=tuple(
+            Sample(world.now - timedelta(seconds=5 * back), 5.0, pods, pods, {}, running=8.0, waiting=waiting)
+            for back in reversed(range(count))
+        )
+    )
+
+
+# Decided here.
+
+
+def test_a_decision_is_in_status_before_any_pod_is_made() -> None:
+    world = World(merge(VLLM, autoscaling=scaled()))
+    settle(world)
+    assert replicas_of(world) == 1
+    assert world.status["scaling"] == {"mode": "Operator", "specReplicas": 1, "desiredReplicas": 1}
+    world.edit(merge(VLLM, autoscaling=scaled(minReplicas=3)))
+    first = world.step()
+    assert first.acts_on_status
+    assert replicas_of(world) == 1
+    assert world.status["scaling"]["desiredReplicas"] == 3
+    [made] = world.status["scaling"]["decisions"]
+    assert (made["from"], made["to"], made["time"]) == (1, 3, "2026-11-25T12:00:00Z")
+    assert [event.action for event in first.events] == ["Scale"]
+    second = world.step()
+    assert replicas_of(world) == 3
+    assert not second.acts_on_status
+    assert [event.action for event in second.events] == ["Reconcile"]  # fewer serve than must
+    assert len(world.status["scaling"]["decisions"]) == 1
+
+
+def test_other_bounds_and_targets_move_no_pod() -> None:
+    world = serving(2)
+    before = world.deployment
+    world.edit(merge(world.spec, autoscaling={"maxReplicas": 4, "minReplicas": 2, "targets": {"latency": "5s"}}))
+    settle(world)
+    assert world.deployment["spec"]["template"] == before["spec"]["template"]
+    assert world.deployment["metadata"]["annotations"] == before["metadata"]["annotations"]
+
+
+def test_whoever_takes_over_between_decision_and_pods_comes_to_the_same_number() -> None:
+    world = serving(1)
+    world.signals = samples(world, waiting=40.0)
+    world.step()
+    decided = world.status["scaling"]["desiredReplicas"]
+    assert decided > 1
+    world.signals = Signals()  # another process, which has measured nothing yet
+    world.step()
+    assert replicas_of(world) == decided
+    assert world.status["scaling"]["desiredReplicas"] == decided
+
+
+def test_nothing_measured_changes_nothing() -> None:
+    world = serving(4)
+    before = world.status
+    for minutes in range(30):
+        world.now += timedelta(minutes=minutes)
+        plan = world.step()
+        assert not plan.acts_on_status
+    assert replicas_of(world) == 4
+    assert world.status["scaling"] == before["scaling"]
+    assert world.condition("ScalingActive")["status"] == "False"
+
+
+def test_decisions_in_status_are_bounded() -> None:
+    world = serving(1)
+    for number in range(DECISIONS_KEPT + 5):
+        world.edit(merge(VLLM, autoscaling=scaled(minReplicas=2 + number % 2, maxReplicas=2 + number % 2)))
+        settle(world)
+    assert len(world.status["scaling"]["decisions"]) == DECISIONS_KEPT
+
+
+def test_pods_that_are_added_do_not_take_readiness_away() -> None:
+    world = serving(1)
+    assert world.states()["Ready"] == "True/Serving"
+    world.signals = samples(world, waiting=40.0)
+    world.step()
+    world.step()
+    wanted = replicas_of(world)
+    assert wanted > 1
+    assert world.states()["Ready"] == "True/Serving"  # its controller has not looked yet
+    world.report(replicas=wanted, updated=wanted, ready=1)
+    plan = world.step()
+    assert world.states()["Ready"] == "True/Serving"
+    assert world.states()["Reconciling"].startswith("True/")
+    assert plan.events == ()
+
+
+def test_fewer_than_the_fewest_take_it_away() -> None:
+    world = serving(3, minReplicas=2)
+    world.report(replicas=3, updated=3, ready=1)
+    world.step()
+    assert world.states()["Ready"] == "False/ReplicasUnavailable"
+
+
+def test_a_number_that_moves_with_each_look_is_not_told_anew() -> None:
+    world = serving(2)
+    world.signals = Signals(samples=(Sample(world.now, 5.0, 2, 1),))
+    world.step()
+    before = world.condition("ScalingActive")
+    assert before["status"] == "False"
+    world.now += timedelta(seconds=5)
+    world.signals = Signals(samples=(*world.signals.samples, Sample(world.now, 5.0, 2, 1)))
+    world.step()
+    assert world.condition("ScalingActive")["message"] == before["message"]
+
+
+def test_kubectl_scale_is_answered_and_changes_nothing() -> None:
+    world = serving(2)
+    world.edit(merge(world.spec, replicas=7))
+    plan = world.step()
+    assert [(event.type, event.reason) for event in plan.events] == [("Warning", "ScaleIgnored")]
+    assert "minReplicas" in plan.events[0].message
+    assert replicas_of(world) == 2
+    assert "spec.replicas (7) is not read" in world.condition("ScalingActive")["message"]
+    assert world.step().events == ()
+
+
+def test_recommended_and_not_applied() -> None:
+    world = World(merge(VLLM, replicas=2, autoscaling=scaled(policy="Recommend")))
+    settle(world)
+    world.signals = samples(world, waiting=80.0, pods=2)
+    plan = world.step()
+    assert replicas_of(world) == 2
+    assert not plan.acts_on_status
+    assert world.status["scaling"]["recommendedReplicas"] > 2
+    assert "desiredReplicas" not in world.status["scaling"]
+    world.edit(merge(world.spec, replicas=3))
+    assert "ScaleIgnored" not in [event.reason for event in world.step().events]
+    assert replicas_of(world) == 3
+
+
+def test_a_pause_keeps_the_number() -> None:
+    world = serving(3)
+    world.edit(merge(VLLM, autoscaling=scaled(policy="Pause")))
+    world.signals = samples(world, waiting=80.0, pods=3)
+    settle(world)
+    assert replicas_of(world) == 3
+    assert world.states()["ScalingActive"] == "False/ScalingPaused"
+
+
+def test_suspension_keeps_the_decision_for_later() -> None:
+    world = serving(3)
+    world.edit(merge(world.spec, suspend=True))
+    settle(world)
+    assert replicas_of(world) == 0
+    assert world.states()["ScalingActive"] == "False/Suspended"
+    world.edit(merge(world.spec, suspend=False))
+    settle(world)
+    assert replicas_of(world) == 3
+
+
+def test_a_spec_that_is_refused_keeps_the_number() -> None:
+    world = serving(3)
+    world.edit(merge(world.spec, engine={"type": "None"}))
+    world.step()
+    assert replicas_of(world) == 3
+    assert world.status["scaling"]["desiredReplicas"] == 3
+
+
+# Taken over.
+
+
+def test_from_a_fixed_number_no_pod_goes() -> None:
+    world = World(merge(VLLM, replicas=4))
+    settle(world)
+    world.edit(merge(VLLM, autoscaling=scaled()))  # and replicas left Git: the CRD's default is there
+    settle(world)
+    assert replicas_of(world) == 4
+
+
+@pytest.mark.parametrize("replicas", [None, 6], ids=["left Git", "is there"])
+def test_from_external_no_pod_goes(replicas: int | None) -> None:
+    world = World(merge(VLLM, replicas=6, autoscaling=external()))
+    settle(world)
+    world.edit(merge(VLLM, replicas=replicas, autoscaling=scaled()))
+    settle(world)
+    assert replicas_of(world) == 6
+
+
+def test_to_external_the_number_stays_until_somebody_writes_it() -> None:
+    world = serving(5)
+    world.edit(merge(VLLM, autoscaling=external()))
+    plan = world.step()
+    assert replicas_of(world) == 5
+    assert world.states()["ScalingActive"] == "True/ReplicasHeld"
+    assert plan.requeue_after_s == HAND_OVER.total_seconds()
+    world.now += timedelta(minutes=2)
+    world.step()
+    assert replicas_of(world) == 5
+    world.edit(merge(world.spec, replicas=3))
+    settle(world)
+    assert replicas_of(world) == 3
+    assert world.states()["ScalingActive"] == "True/ExternallyManaged"
+    assert "heldUntil" not in world.status["scaling"]
+
+
+def test_to_external_the_number_is_held_for_minutes_only() -> None:
+    world = serving(5)
+    world.edit(merge(VLLM, autoscaling=external(minReplicas=2)))
+    world.step()
+    world.now += HAND_OVER
+    settle(world)
+    assert replicas_of(world) == 2  # never fewer, whatever spec.replicas says
+
+
+def test_external_is_kept_within_its_bounds() -> None:
+    world = World(merge(VLLM, replicas=9, autoscaling=external(minReplicas=2)))
+    settle(world)
+    assert replicas_of(world) == 8
+    world.edit(merge(world.spec, replicas=0))
+    settle(world)
+    assert replicas_of(world) == 2
+
+
+def test_a_number_that_changes_with_the_mode_counts_at_once() -> None:
+    world = serving(5)
+    world.edit(merge(VLLM, replicas=3, autoscaling=external()))
+    world.step()
+    assert replicas_of(world) == 3
+
+
+def test_back_to_a_fixed_number() -> None:
+    world = serving(5)
+    world.edit(merge(VLLM, replicas=2))
+    settle(world)
+    assert replicas_of(world) == 2
+    assert "scaling" not in world.status
+    assert world.states()["ScalingActive"] == "False/FixedReplicas"
+
+
+# Never two writers.
+
+
+def test_another_autoscaler_of_the_resource_is_left_to_it() -> None:
+    world = serving(3)
+    world.signals = Signals(writer="HorizontalPodAutoscaler llama")
+    world.step()
+    assert replicas_of(world) == 3  # until it writes
+    world.edit(merge(world.spec, replicas=4))
+    settle(world)
+    assert replicas_of(world) == 4
+    assert world.states()["ScalingActive"] == "True/ExternallyManaged"
+    assert "HorizontalPodAutoscaler llama" in world.condition("ScalingActive")["message"]
+    world.signals = Signals()
+    settle(world)
+    assert replicas_of(world) == 4
+
+
+def test_another_autoscaler_of_the_deployment_is_followed() -> None:
+    world = World(merge(VLLM, replicas=2))
+    settle(world)
+    world.signals = Signals(writer_of_child="HorizontalPodAutoscaler llama")
+    world.deployment["spec"]["replicas"] = 6
+    world.serve()
+    world.step()
+    assert replicas_of(world) == 6
+    assert world.states()["ScalingActive"] == "True/ExternallyManaged"
+
+
+# Capacity.
+
+
+def test_pods_that_nothing_fits_are_taken_back_and_not_asked_for_again_soon() -> None:
+    world = serving(2)
+    world.edit(merge(world.spec, autoscaling=scaled(minReplicas=1)))
+    world.signals = samples(world, waiting=80.0, pods=2)
+    world.step()
+    world.step()
+    wanted = replicas_of(world)
+    assert wanted > 2
+    ready = list(world.pods)
+    world.report(replicas=wanted, updated=wanted, ready=2)
+    world.now += timedelta(minutes=3)
+    homeless = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
+    world.pods = [*ready, make_homeless_pod("pod-9", homeless, since=world.now - timedelta(minutes=2))]
+    world.signals = samples(world, waiting=80.0, pods=2)
+    world.step()
+    world.step()
+    assert replicas_of(world) == 2
+    assert world.status["scaling"]["decisions"][-1]["reason"] == "CapacityBlocked"
+    world.pods = ready
+    world.serve()
+    for _ in range(9):
+        world.now += timedelta(minutes=1)
+        world.signals = samples(world, waiting=80.0, pods=2)
+        world.step()
+        assert world.status["scaling"]["desiredReplicas"] == 2
+    world.now += timedelta(minutes=1)
+    world.signals = samples(world, waiting=80.0, pods=2)
+    world.step()
+    assert world.status["scaling"]["desiredReplicas"] > 2
