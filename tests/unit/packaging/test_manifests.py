@@ -9,6 +9,9 @@ import kubernetes_validate
 import pytest
 import yaml
 from tests.unit.packaging.restricted import violations
+from tests.unit.planning.netpol import Caller, Target, reaches
+
+from fairlead.api.names import make_engine_labels, make_gateway_labels
 
 Json = dict[str, Any]
 KUBERNETES = ("1.34", "1.35", "1.36", "1.37")
@@ -88,6 +91,19 @@ def test_selectors_meet_the_pods_and_nothing_of_a_model(base: list[Json]) -> Non
     for selector in selectors:
         assert selector.items() <= pod_labels.items()
         assert selector["app.kubernetes.io/component"] == "operator"  # engine pods carry `engine`
+
+
+def test_the_operator_reaches_what_it_asks_and_nothing_else_of_the_cluster(base: list[Json]) -> None:
+    operator = Target("fairlead-system", of_kind(base, "Deployment")["spec"]["template"]["metadata"]["labels"], {})
+    policies = [of_kind(base, "NetworkPolicy")]
+
+    def may_ask(labels: Json, port: int) -> bool:
+        return reaches(policies, operator, Caller("ml", labels), port)
+
+    assert may_ask(make_gateway_labels("assistants"), 9901), "what a gateway has loaded, and its metrics"
+    assert may_ask(make_engine_labels("llama"), 8000), "an engine's metrics"
+    assert may_ask({}, 6443), "the API server may be anywhere"
+    assert not may_ask({"app": "database"}, 5432)
 
 
 def test_every_port_has_a_protocol_and_probes_use_it(base: list[Json]) -> None:
