@@ -7,12 +7,13 @@ silently ignored.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 from fairlead.engines.version import Version
+from fairlead.facts.scaling import Measure
 
 __all__ = ["Drain", "EngineDefinition", "InitContainer", "Metrics", "Probe", "Probes", "RenderedEngine", "SharedMemory"]
 
@@ -95,11 +96,38 @@ class SharedMemory(EngineModel):
     size: str
 
 
-class Metrics(EngineModel):
-    """Where the engine's metrics are and what it calls the ones that scaling needs (read by later issues)."""
+#: What engine files call the measures of scaling. kvCacheUsage is a share, 0 to 1.
+MEASURES: Final = {
+    "timeToFirstToken": Measure.TIME_TO_FIRST_TOKEN,
+    "latency": Measure.LATENCY,
+    "outputTokenLatency": Measure.OUTPUT_TOKEN_LATENCY,
+    "running": Measure.RUNNING_REQUESTS,
+    "waiting": Measure.QUEUED_REQUESTS,
+    "kvCacheUsage": Measure.KV_CACHE_USAGE,
+}
+MeasureName = Literal["timeToFirstToken", "latency", "outputTokenLatency", "running", "waiting", "kvCacheUsage"]
+MetricName = Annotated[str, Field(pattern=r"^[a-zA-Z_:][a-zA-Z0-9_:]*$", max_length=200)]
 
-    path: str
-    names: dict[str, str] = Field(default_factory=dict)
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+class Metrics(EngineModel):
+    """Where the engine's metrics are (Prometheus' text, on the port that is served), and what it calls the ones that scaling needs.
+
+    `names`: a name or several, newest first; the first one that a pod tells counts. Times are histograms in seconds, named without
+    `_bucket`; running and waiting are numbers of requests, kvCacheUsage a share from 0 to 1.
+    """
+
+    path: Annotated[str, Field(pattern=r"^/[^\s?#]*$", max_length=200)]
+    names: dict[
+        MeasureName, Annotated[tuple[MetricName, ...], BeforeValidator(_as_list), Field(min_length=1, max_length=8)]
+    ] = Field(default_factory=dict)
+
+    def by_measure(self) -> dict[Measure, tuple[str, ...]]:
+        """The names, as facts have them."""
+        return {MEASURES[name]: names for name, names in self.names.items()}
 
 
 class InitContainer(EngineModel):

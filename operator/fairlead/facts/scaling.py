@@ -6,12 +6,27 @@ sample that is missing, partial or doubtful for what it is: a reason to leave th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import TYPE_CHECKING, Final, Protocol
 
-__all__ = ["Distribution", "Measure", "Recommendation", "Sample", "Signals"]
+if TYPE_CHECKING:
+    from fairlead.facts.observed import ObjectKey
+
+__all__ = [
+    "TIMES",
+    "Distribution",
+    "Measure",
+    "Recommendation",
+    "Sample",
+    "ScrapeWish",
+    "SignalSource",
+    "Signals",
+    "Source",
+    "Target",
+]
 
 
 class Measure(StrEnum):
@@ -23,6 +38,10 @@ class Measure(StrEnum):
     QUEUED_REQUESTS = "queuedRequests"
     RUNNING_REQUESTS = "runningRequests"
     KV_CACHE_USAGE = "kvCacheUsagePercent"
+
+
+#: The measures that are distributions of seconds; the others are numbers of now.
+TIMES: Final = (Measure.TIME_TO_FIRST_TOKEN, Measure.LATENCY, Measure.OUTPUT_TOKEN_LATENCY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +62,11 @@ class Distribution:
 class Sample:
     """What one look at the pods of one LLMDeployment gave.
 
-    `at`: when the look ended. `times`: of the requests that ended in the `over_s` seconds before. `asked`: pods that were ready and
-    should have told something; `answered`: those that did. `running`, `waiting`: requests in all pods that answered; `kv_cache_usage`:
-    mean over those pods, 0 to 1. None: the engine does not tell. `problem`: why the whole look is doubtful, for people ("": it is not).
+    `at`: when the look ended. `times`: of the requests that ended in the `over_s` seconds before; a measure that is missing is not
+    known, one without counts had no requests. `over_s` 0: a first look, which can tell nothing of times. `asked`: pods that were ready
+    and should have told something; `answered`: those that did. `running`, `waiting`: requests in all pods that answered;
+    `kv_cache_usage`: mean over those pods, 0 to 1. None: the engine does not tell. `problem`: why the whole look is doubtful, for people
+    ("": it is not). `failures`: of pods that did not answer, the first three, why.
     """
 
     at: datetime
@@ -57,6 +78,7 @@ class Sample:
     waiting: float | None = None
     kv_cache_usage: float | None = None
     problem: str = ""
+    failures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +106,53 @@ class Signals:
     capacity: int | None = None
     writer: str = ""
     writer_of_child: str = ""
+
+
+class Source(StrEnum):
+    """Who is asked: each engine pod, each pod of the gateways that lead to it, or Prometheus."""
+
+    ENGINE = "Engine"
+    GATEWAY = "Gateway"
+    PROMETHEUS = "Prometheus"
+
+
+@dataclass(frozen=True, slots=True)
+class ScrapeWish:
+    """How the pods of one LLMDeployment are looked at.
+
+    `names`: what the metrics are called, newest name first; of a histogram without `_bucket`. `interval_s`: seconds between two looks;
+    `keep_s`: how long a sample is of use. `over_s`: seconds that one answer of Prometheus speaks of, at least two of its scrapes;
+    others speak of the time since the look before. Gateways have names of their own, so `names` is empty there.
+    """
+
+    path: str
+    port: int
+    scheme: str = "http"
+    names: Mapping[Measure, tuple[str, ...]] = field(default_factory=dict)
+    interval_s: float = 5.0
+    keep_s: float = 180.0
+    over_s: float = 60.0
+    source: Source = Source.ENGINE
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A ready pod. `address`: its IP; `backends`: of a gateway's pod, what its route calls the LLMDeployment that is looked at."""
+
+    name: str
+    uid: str
+    address: str
+    backends: frozenset[str] = frozenset()
+
+
+class SignalSource(Protocol):
+    """Looks at pods, once each time that it is asked."""
+
+    async def look(self, key: ObjectKey, wish: ScrapeWish, targets: Sequence[Target]) -> Sample:
+        """What the ready pods of this LLMDeployment tell now. What goes wrong is in the sample; nothing is raised for it."""
+
+    def forget(self, key: ObjectKey) -> None:
+        """Of what was seen of this LLMDeployment before."""
+
+    async def close(self) -> None:
+        """Give back connections and threads."""

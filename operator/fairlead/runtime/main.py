@@ -45,6 +45,7 @@ from fairlead.runtime.server import (
     describe_streams,
     describe_tasks,
 )
+from fairlead.runtime.signals import Collector, make_sources
 from fairlead.runtime.statuswriter import is_beginning
 from fairlead.runtime.troubles import describe_left_behind, describe_refusals
 
@@ -84,6 +85,7 @@ class Operator:
         self.informers = self._make_informers(loop_time)
         self.applier = self._make_applier(loop_time)
         self.controller = self._make_controller(loop_time)
+        self.signals = Collector(self.cache, make_sources(loop_time), self._enqueue, clock=loop_time)
         self.probe = LoopProbe(self.metrics, loop_time)
         self.streams = self._name_streams()
         self.health = Health(
@@ -212,9 +214,11 @@ class Operator:
             await self._led.wait()
             self._led.clear()
             if self._leading and not self.controller.is_working:
+                self.signals.start()
                 self.controller.start(self.config.workers)
             elif not self._leading and self.controller.is_working:
                 await self.controller.stop(0.0)  # somebody else may lead any moment now
+                await self.signals.stop()
 
     async def _watch_workers(self) -> None:
         await self.controller.broken.wait()
@@ -223,12 +227,14 @@ class Operator:
     async def _retire(self) -> None:
         """The part of the stop that needs the API server."""
         await self.controller.stop(self.config.shutdown_grace_s)
+        await self.signals.stop()
         await self._cancel("election")
         if self.config.leader_elect:
             await self.elector.release()
 
     async def _shut_down(self) -> None:
         await self.controller.stop(0.0)
+        await self.signals.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -14,6 +14,8 @@ from tests.unit.runtime.world import CRS, DEPLOYMENTS, SERVICES, DirectedPlanner
 
 from fairlead.api import names
 from fairlead.config import make_config
+from fairlead.facts.observed import ObjectKey
+from fairlead.facts.scaling import ScrapeWish
 from fairlead.kube.session import Connection
 from fairlead.runtime.kinds import Kind, by_name, make_llmdeployment
 from fairlead.runtime.main import Operator
@@ -187,13 +189,18 @@ async def test_a_leader_that_loses_its_lease_stops_writing_and_works_again_when_
         await until(lambda: run.operator.controller.is_working, "leads")
         run.put_cr("m", x=1)
         await until(lambda: run.has_children("m"), "works")
+        run.operator.signals.watch(ObjectKey(names.LLMDEPLOYMENT, "ml", "m"), ScrapeWish("/metrics", 8000))
+        assert len(run.operator.signals) == 1
         run.api.fail(500, contains="/leases", times=10_000)
         await until(lambda: not run.operator.controller.is_working, "stops")
+        await until(lambda: not run.operator.signals.is_running, "looks at nothing")
+        assert len(run.operator.signals) == 0
         run.put_cr("n", x=1)
         await asyncio.sleep(0.3)
         assert not run.has_children("n")
         run.api.faults.clear()
         await until(lambda: run.has_children("n"), "works again")
+        assert run.operator.signals.is_running
     assert run.api.objects[LEASE]["spec"]["holderIdentity"] == "", "released at the end"
 
 

@@ -1,0 +1,70 @@
+"""Where a deployment's pods are asked for metrics."""
+
+from __future__ import annotations
+
+import pytest
+from tests.unit.engines.mini import MINI
+from tests.unit.planning.world import OLLAMA, VLLM, Json, make_resource
+
+from fairlead.engines.loader import EngineCatalog
+from fairlead.errors import EngineTemplateError
+from fairlead.facts.observed import OperatorFacts
+from fairlead.facts.scaling import Measure, ScrapeWish, Source
+from fairlead.planning.deployment.serving import decide_serving
+from fairlead.planning.deployment.signals import make_scrape_wish
+
+METRICS = "metrics: {path: /stats, names: {running: mini_running, latency: [mini_seconds, mini_old_seconds]}}\n"
+
+
+def wish_of(spec: Json, catalog: EngineCatalog | None = None) -> ScrapeWish:
+    engines = catalog or EngineCatalog.builtin()
+    return make_scrape_wish(decide_serving(make_resource(spec), engines, OperatorFacts()))
+
+
+def own(text: str = METRICS) -> tuple[Json, EngineCatalog]:
+    """An engine of the user's own, in place of vLLM, and a spec for it."""
+    catalog = EngineCatalog({"vLLM": ("own", MINI.replace("name: Mini", "name: vLLM") + text)})
+    return {**VLLM, "engine": {"type": "vLLM", "version": "1.1"}}, catalog
+
+
+def test_vllm_tells_all_measures_by_new_and_old_names() -> None:
+    wish = wish_of(VLLM)
+    assert (wish.source, wish.scheme, wish.port, wish.path) == (Source.ENGINE, "http", 8000, "/metrics")
+    assert set(wish.names) == set(Measure)
+    assert wish.names[Measure.KV_CACHE_USAGE] == ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
+    assert wish.names[Measure.LATENCY] == ("vllm:e2e_request_latency_seconds",)
+
+
+def test_behind_tls_the_port_that_is_served_is_asked() -> None:
+    wish = wish_of({**VLLM, "encryption": {"inTransit": "Required", "certificate": {"secretName": "own"}}})
+    assert (wish.scheme, wish.port) == ("https", 8443)
+
+
+def test_an_engine_without_metrics_is_known_by_its_gateways() -> None:
+    wish = wish_of(OLLAMA)
+    assert (wish.source, wish.port, wish.path, dict(wish.names)) == (Source.GATEWAY, 9901, "/metrics", {})
+
+
+def test_a_users_engine_says_its_own_names() -> None:
+    wish = wish_of(*own())
+    assert (wish.path, wish.port) == ("/stats", 9000)
+    assert wish.names == {
+        Measure.RUNNING_REQUESTS: ("mini_running",),
+        Measure.LATENCY: ("mini_seconds", "mini_old_seconds"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("running:", "runing:", "metrics.names.runing"),
+        ("mini_running", "'mini running'", "metrics.names.running"),
+        ("mini_running", "'a\"} or b{x=\"'", "metrics.names.running"),
+        ("[mini_seconds, mini_old_seconds]", "[]", "metrics.names.latency"),
+        ("/stats", "stats", "metrics.path"),
+        ("/stats", "'/stats?x=1'", "metrics.path"),
+    ],
+)
+def test_names_that_nobody_would_find_are_refused(old: str, new: str, words: str) -> None:
+    with pytest.raises(EngineTemplateError, match=words):
+        wish_of(*own(METRICS.replace(old, new)))
