@@ -28,6 +28,7 @@ from tests.bench.load import (
     measure_quiet,
 )
 from tests.bench.profile import measure_profile
+from tests.bench.scraping import measure_scraping
 from tests.bench.subject import Subject
 
 from fairlead_cluster.cluster import LocalCluster
@@ -90,11 +91,17 @@ def main() -> int:
     parser.add_argument("--gateway", action="store_true", help="the gateway's figures only, without a cluster")
     parser.add_argument("--parts", action="store_true", help="what each part of the gateway costs, and nothing else")
     parser.add_argument("--affinity", action="store_true", help="what an affinity by prompts gives, and nothing else")
+    parser.add_argument("--scraping", action="store_true", help="what metrics of engines cost, and nothing else")
     arguments = parser.parse_args()
     if arguments.parts or arguments.affinity:
         print_table(measure_parts() if arguments.parts else measure_affinity())
         return 0
     figures: list[Figure] = []
+    if arguments.scraping:
+        figures = measure_scraping()
+        write_json(figures, arguments.output.with_name("scraping.json"))
+        print_table(figures)
+        return 0 if all(figure.ok for figure in figures) else 1
     if not arguments.gateway:
         figures = measure_operator(arguments)
         write_json(figures, arguments.output)
@@ -102,6 +109,10 @@ def main() -> int:
         of_gateway = [*measure_gateway(), *measure_affinity()]
         write_json(of_gateway, arguments.output.with_name("gateway.json"))
         figures += of_gateway
+    if arguments.phases == list(PHASES):
+        of_scraping = measure_scraping()
+        write_json(of_scraping, arguments.output.with_name("scraping.json"))
+        figures += of_scraping
     print("\nAll figures")
     print_table(figures)
     return 0 if all(figure.ok for figure in figures) else 1

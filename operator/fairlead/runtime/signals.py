@@ -19,6 +19,7 @@ from fairlead.kube.cache import Cache
 from fairlead.runtime.targets import Targets
 from fairlead.sources.engine import EngineSource
 from fairlead.sources.fetching import Fetcher
+from fairlead.sources.gatewaymetrics import GatewayMetricsSource
 
 __all__ = ["Collector", "make_sources"]
 
@@ -145,9 +146,16 @@ class Collector:
 
 
 def make_sources(clock: Callable[[], float]) -> dict[Source, SignalSource]:
-    """Those that this installation has. Pods are fetched from with one budget."""
+    """Those that this installation has. All pods are asked within one budget."""
     fetcher = Fetcher()
-    return {Source.ENGINE: EngineSource(fetcher, clock=clock, wall=lambda: datetime.now(UTC))}
+
+    def wall() -> datetime:
+        return datetime.now(UTC)
+
+    return {
+        Source.ENGINE: EngineSource(fetcher, clock=clock, wall=wall),
+        Source.GATEWAY: GatewayMetricsSource(fetcher, clock=clock, wall=wall),
+    }
 
 
 def _phase_of(key: ObjectKey) -> float:

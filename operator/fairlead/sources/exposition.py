@@ -15,11 +15,11 @@ from typing import Final
 from fairlead.facts.scaling import TIMES, Measure
 from fairlead.sources.readings import Cumulative, Reading, share_bounds
 
-__all__ = ["LABEL", "find_samples", "line_pattern", "make_cumulative", "read_text"]
+__all__ = ["find_samples", "line_pattern", "make_cumulative", "read_labels", "read_text"]
 
 Names = tuple[tuple[Measure, tuple[str, ...]], ...]
-#: One label. What stands before a quote that ends a value is never a backslash that belongs to it.
-LABEL: Final = re.compile(rb'\s*([a-zA-Z_]\w*)\s*=\s*"((?:[^"\\]|\\.)*)"\s*,?')
+_LABEL: Final = re.compile(rb'\s*([a-zA-Z_]\w*)\s*=\s*"((?:[^"\\]|\\.)*)"\s*,?')
+#: The label `le`, behind others or not. A quote within a value has a backslash before it, and ends none.
 _LE: Final = re.compile(rb'(?:\s*[a-zA-Z_]\w*\s*=\s*"(?:[^"\\]|\\.)*"\s*,)*?\s*le\s*=\s*"([^"\\]*)"')
 
 
@@ -56,7 +56,7 @@ def read_text(text: bytes, names: Mapping[Measure, tuple[str, ...]], at: float) 
 
 
 def find_samples(text: bytes, pattern: re.Pattern[bytes]) -> Iterator[tuple[bytes, bytes, float]]:
-    """Name, labels as they stand in the braces, and value of each line that the pattern of `_pattern_of` finds."""
+    """Name, labels as they stand in the braces, and value of each line that a `line_pattern` finds."""
     for name, labels, written in pattern.findall(text):
         try:
             value = float(written)
@@ -64,6 +64,11 @@ def find_samples(text: bytes, pattern: re.Pattern[bytes]) -> Iterator[tuple[byte
             continue
         if math.isfinite(value):
             yield name, labels, value
+
+
+def read_labels(labels: bytes) -> dict[bytes, bytes]:
+    """Label -> value, as it is escaped."""
+    return dict(_LABEL.findall(labels))
 
 
 def make_cumulative(buckets: Iterable[tuple[bytes, float]], unit_s: float = 1.0) -> Cumulative | None:

@@ -35,13 +35,13 @@ class Fetcher:
         self._budget = asyncio.Semaphore(parallel)
         self._session: aiohttp.ClientSession | None = None
 
-    async def get(self, scheme: str, address: str, port: int, path: str) -> bytes:
+    async def get(self, scheme: str, address: str, port: int, path: str, max_bytes: int | None = None) -> bytes:
         """The body of a GET. Certificates are not verified: see docs/security.md. Raises FetchError."""
         host = f"[{address}]" if ":" in address else address
         async with self._budget:
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    return await self._read(f"{scheme}://{host}:{port}{path}")
+                    return await self._read(f"{scheme}://{host}:{port}{path}", max_bytes or self._max_bytes)
             except TimeoutError as error:
                 raise FetchError(f"no answer within {self._timeout_s:g} s") from error
             except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -53,7 +53,7 @@ class Fetcher:
             await self._session.close()
             self._session = None
 
-    async def _read(self, url: str) -> bytes:
+    async def _read(self, url: str, max_bytes: int) -> bytes:
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=0, force_close=True, ssl=False)
             jar = aiohttp.DummyCookieJar()
@@ -66,8 +66,8 @@ class Fetcher:
                 raise FetchError("an encoding that was not asked for")
             async for chunk in response.content.iter_any():
                 body += chunk
-                if len(body) > self._max_bytes:
-                    raise FetchError(f"more than {self._max_bytes} bytes")
+                if len(body) > max_bytes:
+                    raise FetchError(f"more than {max_bytes} bytes")
         return bytes(body)
 
 

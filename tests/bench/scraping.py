@@ -1,0 +1,114 @@
+"""What it costs to ask 1,000 engine pods for their metrics: each of an LLMDeployment of its own, every five seconds, by the operator's own
+collector. The pods are one process that answers with what the simulated vLLM tells."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import psutil
+import uvloop
+from tests.bench.figures import Figure
+from tests.unit.planning.world import VLLM, make_resource
+
+from fairlead.api import names
+from fairlead.engines.loader import EngineCatalog
+from fairlead.facts.observed import ObjectKey, OperatorFacts
+from fairlead.kube.cache import Cache
+from fairlead.planning.deployment.serving import decide_serving
+from fairlead.planning.deployment.signals import make_scrape_wish
+from fairlead.runtime.signals import Collector, make_sources
+
+PODS = 1000
+ROUNDS = 4
+_SERVER = """
+import asyncio
+from prometheus_client import generate_latest
+from fairlead_sim.settings import Settings
+from fairlead_sim.vllm import flags
+from fairlead_sim.vllm.config import make_config
+from fairlead_sim.vllm.service import Service
+
+async def main():
+    settings, listed = Settings(), flags.load_flags()
+    given = flags.parse(["serve", "org/tiny-1B", "--served-model-name", "tiny"], listed)
+    body = generate_latest(Service(make_config(given, listed, {}, settings), settings).metrics.registry)
+    head = f"HTTP/1.1 200 OK\\r\\nContent-Type: text/plain\\r\\nConnection: close\\r\\nContent-Length: {len(body)}\\r\\n\\r\\n"
+
+    class Pod(asyncio.Protocol):
+        def connection_made(self, transport):
+            self.transport = transport
+
+        def data_received(self, _):
+            self.transport.write(head.encode() + body)
+            self.transport.close()
+
+    server = await asyncio.get_running_loop().create_server(Pod, "0.0.0.0", 0, backlog=1024)
+    print(server.sockets[0].getsockname()[1], len(body), flush=True)
+    await server.serve_forever()
+
+asyncio.run(main())
+"""
+
+
+def measure_scraping() -> list[Figure]:
+    """CPU of the process that asks, and bytes."""
+    with _pods() as (port, size_bytes):
+        looks, cpu_s, wall_s, rss_mib, failed = uvloop.run(_scrape(port))
+    return [
+        Figure(f"metrics of {PODS} pods: CPU per look and pod", 1000 * cpu_s / looks, "ms", "<= 1.2"),
+        Figure(f"metrics of {PODS} pods: CPU, asked every 5 s", 100 * cpu_s / wall_s, "% of a core", "<= 24"),
+        Figure(f"metrics of {PODS} pods: bytes per look and pod", size_bytes / 1000, "kB", ""),
+        Figure(f"metrics of {PODS} pods: memory of {ROUNDS} looks at each", rss_mib, "MiB", ""),
+        Figure(f"metrics of {PODS} pods: looks without an answer", failed, "", "= 0"),
+    ]
+
+
+async def _scrape(port: int) -> tuple[int, float, float, float, int]:
+    cache, told = Cache(), []
+    for number in range(PODS):
+        cache.put(_make_pod(number))
+    process = psutil.Process()
+    clock = asyncio.get_running_loop().time
+    collector = Collector(cache, make_sources(clock), told.append, clock=clock)
+    serving = decide_serving(make_resource(VLLM), EngineCatalog.builtin(), OperatorFacts())
+    wish = replace(make_scrape_wish(serving), port=port)
+    collector.start()
+    keys = [ObjectKey(names.LLMDEPLOYMENT, "ml", f"m{number}") for number in range(PODS)]
+    before, cpu, began = process.memory_info().rss, time.process_time(), time.monotonic()
+    for key in keys:
+        collector.watch(key, wish)
+    await asyncio.sleep(ROUNDS * wish.interval_s)
+    cpu_s, wall_s = time.process_time() - cpu, time.monotonic() - began
+    rss_mib = (process.memory_info().rss - before) / 1_048_576
+    failed = sum(sample.answered == 0 for key in keys for sample in collector.samples(key))
+    await collector.close()
+    return len(told), cpu_s, wall_s, rss_mib, failed
+
+
+def _make_pod(number: int) -> dict[str, Any]:
+    name = f"m{number}"
+    labels = names.make_engine_labels(name)
+    metadata = {"name": f"{name}-x", "namespace": "ml", "uid": f"u{number}", "resourceVersion": "1", "labels": labels}
+    address = f"127.1.{number // 250}.{number % 250 + 1}"
+    status = {"podIP": address, "conditions": [{"type": "Ready", "status": "True"}]}
+    spec = {"containers": [{"name": "engine", "image": "vllm/vllm-openai:v0.33.0", "args": ["--port", "8000"] * 20}]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "status": status}
+
+
+@contextmanager
+def _pods() -> Iterator[tuple[int, int]]:
+    """Port and size of an answer."""
+    with subprocess.Popen([sys.executable, "-c", _SERVER], stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            port, size = server.stdout.readline().split()
+            yield int(port), int(size)
+        finally:
+            server.kill()

@@ -1,0 +1,78 @@
+"""What scaling reads of a real Envoy: requests to one backend, and how long they took."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+from tests.gateway.asking import make_body
+from tests.gateway.world import backend_entries, make_world
+
+from fairlead.facts.observed import ObjectKey
+from fairlead.facts.scaling import Measure, Sample, ScrapeWish, Source, Target
+from fairlead.sources.fetching import Fetcher
+from fairlead.sources.gatewaymetrics import GatewayMetricsSource
+from fairlead_cluster.providers import Fault, Kind
+
+SPEC: dict[str, Any] = {
+    "gateway": {"replicas": 1},
+    "backends": backend_entries("alpha", "beta"),
+    "authentication": {"anonymous": {}},
+    "dataPolicy": {"default": "Public"},
+    "models": [
+        {"name": "chat", "targets": [{"backend": "alpha"}]},
+        {"name": "other", "targets": [{"backend": "beta"}]},
+        {"name": "sticky", "targets": [{"backend": "alpha"}], "affinity": {"header": "x-session"}},
+    ],
+}
+
+
+async def test_requests_to_a_backend_and_their_times(tmp_path: Path) -> None:
+    with make_world(SPEC, tmp_path) as world:
+        source = GatewayMetricsSource(Fetcher(), clock=time.monotonic, wall=lambda: datetime.now(UTC))
+        wish = ScrapeWish("/metrics", world.gateway.settings.status_port, interval_s=0.05, source=Source.GATEWAY)
+        targets = [Target("g-1", "u1", "127.0.0.1", frozenset({"alpha"}))]
+
+        async def look() -> Sample:
+            await asyncio.sleep(0.03)  # an answer is kept for half of an interval
+            return await source.look(ObjectKey("LLMDeployment", "ml", "alpha"), wish, targets)
+
+        async def until_running(count: int) -> Sample:
+            while (sample := await look()).running != count:
+                await asyncio.sleep(0.02)
+            return sample
+
+        async with httpx.AsyncClient(timeout=30) as client:
+
+            async def ask(model: str, **more: Any) -> int:
+                headers = {"x-session": "a"} if model == "sticky" else {}
+                url = f"{world.gateway.url}/v1/chat/completions"
+                return (await client.post(url, json=make_body(model, **more), headers=headers)).status_code
+
+            await look()
+            world["alpha"].fail(Fault(Kind.SLOW, delay_s=1.0))
+            held = [asyncio.create_task(ask(model)) for model in ("chat", "chat", "sticky", "other")]
+            await until_running(3)
+            assert [await task for task in held] == [200] * 4
+            sample = await until_running(0)
+            # Envoy adds up histograms every five seconds.
+            while not sample.times[Measure.LATENCY].total or not sample.times[Measure.TIME_TO_FIRST_TOKEN].total:
+                await asyncio.sleep(0.02)
+                sample = await look()
+        await source.close()
+    assert (sample.asked, sample.answered, sample.problem, sample.waiting, sample.kv_cache_usage) == (
+        1,
+        1,
+        "",
+        None,
+        None,
+    )
+    for measure in (Measure.LATENCY, Measure.TIME_TO_FIRST_TOKEN):
+        found = sample.times[measure]
+        assert found.total == 3, "and none of beta's"
+        slow = sum(count for bound, count in zip((*found.bounds, 1e9), found.counts, strict=True) if bound >= 1.0)
+        assert slow == 3, "each took a second"
