@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,7 @@ from tests.gateway.world import backend_entries, make_world
 
 from fairlead.facts.observed import ObjectKey
 from fairlead.facts.scaling import Measure, Sample, ScrapeWish, Source, Target
-from fairlead.sources.fetching import Fetcher
-from fairlead.sources.gatewaymetrics import GatewayMetricsSource
+from fairlead.runtime.signals import make_sources
 from fairlead_cluster.providers import Fault, Kind
 
 SPEC: dict[str, Any] = {
@@ -33,7 +31,7 @@ SPEC: dict[str, Any] = {
 
 async def test_requests_to_a_backend_and_their_times(tmp_path: Path) -> None:
     with make_world(SPEC, tmp_path) as world:
-        source = GatewayMetricsSource(Fetcher(), clock=time.monotonic, wall=lambda: datetime.now(UTC))
+        source = make_sources(time.monotonic)[Source.GATEWAY]
         wish = ScrapeWish("/metrics", world.gateway.settings.status_port, interval_s=0.05, source=Source.GATEWAY)
         targets = [Target("g-1", "u1", "127.0.0.1", frozenset({"alpha"}))]
 

@@ -64,9 +64,9 @@ class Sample:
 
     `at`: when the look ended. `times`: of the requests that ended in the `over_s` seconds before; a measure that is missing is not
     known, one without counts had no requests. `over_s` 0: a first look, which can tell nothing of times. `asked`: pods that were ready
-    and should have told something; `answered`: those that did. `running`, `waiting`: requests in all pods that answered;
-    `kv_cache_usage`: mean over those pods, 0 to 1. None: the engine does not tell. `problem`: why the whole look is doubtful, for people
-    ("": it is not). `failures`: of pods that did not answer, the first three, why.
+    and should have told something; `answered`: those that did, or for which gateways did. `running`, `waiting`: requests in all pods
+    that answered; `kv_cache_usage`: mean over those pods, 0 to 1. None: the engine does not tell. `problem`: why the whole look is
+    doubtful, for people ("": it is not). `failures`: of pods that did not answer, the first three, why.
     """
 
     at: datetime

@@ -9,22 +9,25 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Final
 
 from fairlead.facts.observed import ObjectKey
-from fairlead.facts.scaling import Sample, ScrapeWish, SignalSource, Source
+from fairlead.facts.scaling import Measure, Sample, ScrapeWish, SignalSource, Source
+from fairlead.gateway.envoy.bootstrap import DURATIONS_MS, FIRST_TOKEN_MS
 from fairlead.kube.cache import Cache
 from fairlead.runtime.targets import Targets
 from fairlead.sources.engine import EngineSource
 from fairlead.sources.fetching import Fetcher
 from fairlead.sources.gatewaymetrics import GatewayMetricsSource
 
-__all__ = ["Collector", "make_sources"]
+__all__ = ["Collector", "make_sources", "speak_for"]
 
 logger = logging.getLogger(__name__)
 _PHASES: Final = 2**32
+_HISTOGRAMS_MS: Final = {Measure.TIME_TO_FIRST_TOKEN: FIRST_TOKEN_MS, Measure.LATENCY: DURATIONS_MS}
 
 
 class _Watched:
@@ -130,8 +133,9 @@ class Collector:
 
     async def _look(self, key: ObjectKey, watched: _Watched) -> None:
         wish = watched.wish
-        targets = self._targets.find(key, wish)
-        if not targets:
+        engines = self._targets.find_engines(key)
+        targets = self._targets.find_gateways(key) if wish.source is Source.GATEWAY else engines
+        if not targets or not engines:
             # Nobody to ask: what is to be done without a ready pod is decided without samples.
             self._sources[wish.source].forget(key)
             watched.drop_old(self._clock())
@@ -139,10 +143,17 @@ class Collector:
         sample = await self._sources[wish.source].look(key, wish, targets)
         if self._watched.get(key) is not watched:
             return
+        if wish.source is Source.GATEWAY:
+            sample = speak_for(sample, len(engines))
         now = self._clock()
         watched.samples.append((now, sample))
         watched.drop_old(now)
         self._on_sample(key)
+
+
+def speak_for(sample: Sample, engines: int) -> Sample:
+    """What gateways told, as of the engines behind them: a gateway that did not answer is as many engines that did not."""
+    return replace(sample, asked=engines, answered=engines * sample.answered // max(sample.asked, 1))
 
 
 def make_sources(clock: Callable[[], float]) -> dict[Source, SignalSource]:
@@ -154,7 +165,7 @@ def make_sources(clock: Callable[[], float]) -> dict[Source, SignalSource]:
 
     return {
         Source.ENGINE: EngineSource(fetcher, clock=clock, wall=wall),
-        Source.GATEWAY: GatewayMetricsSource(fetcher, clock=clock, wall=wall),
+        Source.GATEWAY: GatewayMetricsSource(fetcher, _HISTOGRAMS_MS, clock=clock, wall=wall),
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from fairlead.api.names import COMPONENT_ENGINE, COMPONENT_GATEWAY, LABEL_COMPONENT, LABEL_LLMDEPLOYMENT
 from fairlead.facts.observed import ObjectKey
-from fairlead.facts.scaling import ScrapeWish, Source, Target
+from fairlead.facts.scaling import Target
 from fairlead.kube.cache import Cache, Entry
 from fairlead.kube.resources import LLMROUTE, POD
 
@@ -24,12 +24,14 @@ class Targets:
         self._cache = cache
         self._backends: dict[ObjectKey, tuple[int, _Backends]] = {}
 
-    def find(self, key: ObjectKey, wish: ScrapeWish) -> list[Target]:
-        """Engine pods; with Source.GATEWAY those of the gateways that lead to it, wherever these run."""
-        if wish.source is Source.GATEWAY:
-            return list(self._find_gateways(key))
+    def find_engines(self, key: ObjectKey) -> list[Target]:
+        """Its engine pods."""
         pods = self._cache.of_owner(key)
         return [target for entry in pods if (target := _read_pod(entry, COMPONENT_ENGINE)) is not None]
+
+    def find_gateways(self, key: ObjectKey) -> list[Target]:
+        """Those of the gateways that lead to it, wherever these run."""
+        return list(self._find_gateways(key))
 
     def clear(self) -> None:
         """Forget what is remembered."""

@@ -85,9 +85,9 @@ def make_cumulative(buckets: Iterable[tuple[bytes, float]], unit_s: float = 1.0)
             sums[le] = sums.get(le, 0.0) + value
             seen[le] = seen.get(le, 0) + 1
     whole = seen.get(math.inf, 0)
-    if not whole:
-        return None
     bounds = tuple(sorted(le for le, times in seen.items() if times == whole and math.isfinite(le)))
+    if not bounds:
+        return None
     return Cumulative(share_bounds(bounds), tuple(sums[le] for le in bounds), sums[math.inf])
 
 

@@ -6,7 +6,7 @@ A gateway tells of all of its backends at once, so that its answer serves all LL
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -15,7 +15,7 @@ from fairlead.facts.scaling import Measure, ScrapeWish, Target
 from fairlead.sources.exposition import find_samples, line_pattern, make_cumulative, read_labels
 from fairlead.sources.fetching import Fetcher, FetchError
 from fairlead.sources.podsource import PodSource
-from fairlead.sources.readings import NO_REQUESTS, Reading
+from fairlead.sources.readings import Cumulative, Reading
 
 __all__ = ["GatewayMetricsSource"]
 
@@ -49,10 +49,22 @@ class _Answer:
 
 
 class GatewayMetricsSource(PodSource):
-    """Answers are kept for half of an interval."""
+    """Answers are kept for half of an interval. `bounds`: of the gateways' histograms, milliseconds: what nobody has asked for yet is not
+    told at all, and is a histogram without requests."""
 
-    def __init__(self, fetcher: Fetcher, *, clock: Callable[[], float], wall: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        bounds: Mapping[Measure, Sequence[float]],
+        *,
+        clock: Callable[[], float],
+        wall: Callable[[], datetime],
+    ) -> None:
         super().__init__(fetcher, clock=clock, wall=wall)
+        self._none = {
+            measure: Cumulative(tuple(bound * _MS for bound in bounds[measure]), (0.0,) * len(bounds[measure]), 0.0)
+            for measure in _TIMES.values()
+        }
         self._answers: dict[str, _Answer] = {}
 
     async def close(self) -> None:
@@ -68,8 +80,7 @@ class GatewayMetricsSource(PodSource):
         times = {}
         for measure in _TIMES.values():
             buckets = [bucket for backend in found for bucket in backend.buckets.get(measure, ())]
-            # What nobody has asked for yet is not told at all: there was no request.
-            times[measure] = make_cumulative(buckets, _MS) or NO_REQUESTS
+            times[measure] = make_cumulative(buckets, _MS) or self._none[measure]
         return Reading(answer.at, times, running=sum(backend.active for backend in found))
 
     async def _fetch(self, wish: ScrapeWish, target: Target) -> _Answer:

@@ -6,12 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
-from typing import Final
 
 from fairlead.facts.scaling import TIMES, Distribution, Measure, Sample
 
 __all__ = [
-    "NO_REQUESTS",
     "Cumulative",
     "Look",
     "Reading",
@@ -29,10 +27,6 @@ class Cumulative:
     bounds: tuple[float, ...]
     counts: tuple[float, ...]
     total: float
-
-
-#: Of a process that has had none. It does not tell its buckets.
-NO_REQUESTS: Final = Cumulative((), (), 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +63,6 @@ def share_bounds(bounds: tuple[float, ...]) -> tuple[float, ...]:
 def count_since(now: Cumulative, before: Cumulative | None) -> Distribution | None:
     """What was counted between two readings of a pod, never negative; None: nothing can be said. Where a count went down the process is
     another one (it was started again): like a new pod it tells from its second reading on."""
-    if before == NO_REQUESTS:
-        before = Cumulative(now.bounds, (0.0,) * len(now.counts), 0.0)
     if before is None or before.bounds != now.bounds:
         return None
     risen = [new - old for new, old in zip((*now.counts, now.total), (*before.counts, before.total), strict=True)]
@@ -81,9 +73,6 @@ def count_since(now: Cumulative, before: Cumulative | None) -> Distribution | No
 def add_distributions(distributions: Sequence[Distribution]) -> Distribution | None:
     """Of several pods. Where their bounds differ, as in a rollout of another version, those count that all have: only for these it is
     known how many requests took longer. None: they have none in common, or there are none."""
-    if distributions and not any(one.total or one.bounds for one in distributions):
-        return distributions[0]  # nobody has had a request yet
-    distributions = [one for one in distributions if one.total or one.bounds]
     if not distributions:
         return None
     common = set(distributions[0].bounds).intersection(*(one.bounds for one in distributions[1:]))

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from tests.unit.fake_time import run_in_fake_time
 
 from fairlead.api import names
 from fairlead.facts.observed import ObjectKey
 from fairlead.facts.scaling import Sample, ScrapeWish, Source, Target
 from fairlead.kube.cache import Cache
-from fairlead.runtime.signals import Collector
+from fairlead.runtime.signals import Collector, speak_for
 from fairlead.runtime.targets import Targets
 
 Json = dict[str, Any]
@@ -263,6 +264,38 @@ def test_a_source_that_is_not_there_is_not_asked() -> None:
     collected(test)
 
 
+def test_what_gateways_tell_is_told_of_the_engines_behind_them() -> None:
+    async def test(world: World) -> None:
+        world.cache.put(pod("m-2", 2))
+        world.cache.put(pod("m-3", 3))
+        world.cache.put(route("r", 4, small="m"))
+        gateways = FakeSource(world.clock)
+        collector = Collector(world.cache, {Source.GATEWAY: gateways}, world.told.append, clock=world.clock)
+        collector.start()
+        collector.watch(KEY, replace(WISH, source=Source.GATEWAY))
+        await asyncio.sleep(5)
+        assert (gateways.looks, collector.samples(KEY)) == ([], ()), "there is no gateway"
+        world.cache.put(gateway_pod("r-gateway-1", 5))
+        await asyncio.sleep(5)
+        (sample,) = collector.samples(KEY)
+        assert (gateways.looks[0][2], sample.asked, sample.answered) == (["r-gateway-1"], 3, 3)
+        for number in (1, 2, 3):
+            world.cache.put(pod(f"m-{number}", 5 + number, ready=False))
+        await asyncio.sleep(10)
+        assert len(gateways.looks) == 1, "there is no engine"
+        await collector.close()
+
+    collected(test)
+
+
+@pytest.mark.parametrize(
+    ("gateways", "told", "engines", "answered"), [(2, 2, 3, 3), (2, 1, 3, 1), (2, 1, 1, 0), (3, 0, 5, 0), (1, 1, 1, 1)]
+)
+def test_a_gateway_that_is_silent_is_as_many_engines(gateways: int, told: int, engines: int, answered: int) -> None:
+    sample = speak_for(Sample(datetime.now(UTC), 5.0, gateways, told), engines)
+    assert (sample.asked, sample.answered) == (engines, answered)
+
+
 def test_gateways_are_those_of_routes_that_lead_to_it() -> None:
     cache = Cache()
     cache.put(route("r", 1, small="m", again="m", other="n"))
@@ -271,20 +304,20 @@ def test_gateways_are_those_of_routes_that_lead_to_it() -> None:
     cache.put(gateway_pod("elsewhere-gateway-1", 4, "elsewhere"))
     cache.put(pod("m-1", 5))
     cache.put(pod("n-1", 6, address="10.0.0.8", **{names.LABEL_LLMDEPLOYMENT: "n", names.LABEL_LLMROUTE: "r"}))
-    targets, wish = Targets(cache), replace(WISH, source=Source.GATEWAY)
+    targets = Targets(cache)
     called = frozenset({"small", "again"})
-    assert targets.find(KEY, wish) == [
+    assert targets.find_gateways(KEY) == [
         Target("r-gateway-1", "u-r-gateway-1", "10.0.0.9", called),
         Target("n-1", "u-n-1", "10.0.0.8", called),
     ]
     cache.put(route("r", 7, renamed="m"))
-    assert {target.backends for target in targets.find(KEY, wish)} == {frozenset({"renamed"})}
+    assert {target.backends for target in targets.find_gateways(KEY)} == {frozenset({"renamed"})}
     cache.remove(ObjectKey(names.LLMROUTE, "ml", "r"), "u-r", 8)
-    assert targets.find(KEY, wish) == []
+    assert targets.find_gateways(KEY) == []
 
 
 def test_a_route_that_is_not_valid_leads_nowhere() -> None:
     cache = Cache()
     cache.put({**route("r", 1), "spec": {"backends": [{"name": "x"}, {"deployment": {}}]}})
     cache.put({**route("q", 2), "spec": None})
-    assert Targets(cache).find(KEY, replace(WISH, source=Source.GATEWAY)) == []
+    assert Targets(cache).find_gateways(KEY) == []

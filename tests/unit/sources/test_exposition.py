@@ -77,6 +77,7 @@ def test_the_newest_name_that_is_there_counts_and_they_are_never_added() -> None
         "running\nrunning {}\nrunning five\n",
         "running NaN\nwaiting +Inf\nkv_usage_perc NaN\n",
         'new:ttft_seconds_bucket{le="1"} 5\n',
+        'new:ttft_seconds_bucket{le="+Inf"} 5\n',
         'new:ttft_seconds_bucket{le="NaN"} 5\nnew:ttft_seconds_bucket{le="x"} 5\nnew:ttft_seconds_bucket 5\n',
         'new:ttft_seconds_bucket{le="1"} 5\nnew:ttft_seconds_bucket{le="+Inf"} NaN\n',
         "new:ttft_seconds_sum 5\nnew:ttft_seconds_count 5\n",

@@ -36,8 +36,9 @@ class Eye:
 
     def __init__(self, fetcher: Fetcher) -> None:
         self.now = 100.0
+        bounds = {TTFT: [10, 25], LATENCY: [10, 25]}
         self.source = GatewayMetricsSource(
-            fetcher, clock=lambda: self.now, wall=lambda: datetime(2026, 1, 1, tzinfo=UTC)
+            fetcher, bounds, clock=lambda: self.now, wall=lambda: datetime(2026, 1, 1, tzinfo=UTC)
         )
 
     async def look(self, port: int, *numbers: int, backends: str = "alpha", after_s: float = 5.0) -> Sample:
@@ -74,7 +75,7 @@ async def test_the_first_request_ever_is_counted(eye: Eye) -> None:
         idle = await eye.look(pods.port, 2)
         said = text(buckets("alpha", 3), buckets("alpha", 3, name="request_duration_ms"), be_alpha=1)
         busy = await eye.look(pods.port, 2)
-    assert (idle.times[TTFT].total, idle.running) == (0, 0)
+    assert (idle.times[TTFT], idle.running) == (Distribution((0.01, 0.025), (0, 0, 0)), 0)
     assert (busy.times[TTFT].total, busy.times[LATENCY].total) == (3, 3)
 
 

@@ -12,7 +12,7 @@ from fairlead.api.patterns import MAX_PROGRAM
 from fairlead.gateway.envoy.settings import GatewaySettings
 from fairlead.gateway.envoy.words import Json, file_source, make_filter, typed
 
-__all__ = ["LOADED_STATS", "make_bootstrap", "make_status_listener"]
+__all__ = ["DURATIONS_MS", "FIRST_TOKEN_MS", "LOADED_STATS", "make_bootstrap", "make_status_listener"]
 
 _HCM: Final = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _ROUTER: Final = "envoy.extensions.filters.http.router.v3.Router"
@@ -22,8 +22,9 @@ LOADED_STATS: Final = (
     "|extension_config_discovery.http_filter.(authentication|limit_requests|limit_tokens)|sds.*).(version_text|update_rejected|update_failure)$"
     "|^cluster.be~[^.]*.membership_healthy$"
 )
-_DURATIONS_MS: Final = [50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 120000, 300000, 600000]
-_FIRST_TOKEN_MS: Final = [10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000]
+#: Buckets of the gateway's own histograms.
+DURATIONS_MS: Final = [50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 120000, 300000, 600000]
+FIRST_TOKEN_MS: Final = [10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000]
 
 
 def make_bootstrap(settings: GatewaySettings) -> Json:
@@ -51,8 +52,8 @@ def make_bootstrap(settings: GatewaySettings) -> Json:
         },
         "stats_config": {
             "histogram_bucket_settings": [
-                {"match": {"prefix": "fairlead.time_to_first_token"}, "buckets": _FIRST_TOKEN_MS},
-                {"match": {"prefix": "fairlead.request_duration"}, "buckets": _DURATIONS_MS},
+                {"match": {"prefix": "fairlead.time_to_first_token"}, "buckets": FIRST_TOKEN_MS},
+                {"match": {"prefix": "fairlead.request_duration"}, "buckets": DURATIONS_MS},
             ]
         },
         "overload_manager": {
