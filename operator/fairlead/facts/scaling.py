@@ -130,7 +130,7 @@ class ScrapeWish:
     scheme: str = "http"
     names: Mapping[Measure, tuple[str, ...]] = field(default_factory=dict)
     interval_s: float = 5.0
-    keep_s: float = 180.0
+    keep_s: float = 400.0
     over_s: float = 60.0
     source: Source = Source.ENGINE
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from fairlead.facts.digest import digest_of
 from fairlead.facts.observed import ObjectKey
-from fairlead.facts.scaling import Recommendation
+from fairlead.facts.scaling import Recommendation, ScrapeWish
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +110,8 @@ class Plan:
     """The whole result of one pass. `status` is the complete desired status; `requeue_after_s` None means: wait for events.
 
     `acts_on_status`: status holds a decision that the next pass carries out, so it is written without waiting, and that pass follows.
-    `recommendations`: what the signals of an LLMDeployment asked for lately, this time too: the next decision looks back on it."""
+    `recommendations`: what the signals of an LLMDeployment asked for lately, this time too: the next decision looks back on it.
+    `wish`: how its pods are to be looked at from now on, None: not at all."""
 
     children: tuple[Child, ...]
     deletes: tuple[Delete, ...]
@@ -121,3 +122,4 @@ class Plan:
     requeue_after_s: float | None = None
     acts_on_status: bool = False
     recommendations: tuple[Recommendation, ...] = ()
+    wish: ScrapeWish | None = None

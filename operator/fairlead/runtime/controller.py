@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 from uuid import uuid4
@@ -40,6 +40,7 @@ from fairlead.runtime.metrics import Metrics
 from fairlead.runtime.pods import Pods
 from fairlead.runtime.queue import Priority, Queue
 from fairlead.runtime.refusals import Refusal, is_transient, least_wait_s, slow_retry_s
+from fairlead.runtime.scaling import ScalingDesk
 from fairlead.runtime.statuswriter import StatusTiming, StatusWriter, is_beginning, is_unseen, is_urgent
 from fairlead.runtime.troubles import Troubles
 
@@ -78,6 +79,7 @@ class Controller:
         wall: Callable[[], datetime],
         may_write: Callable[[], bool],
         jitter: Callable[[], float] = random.random,
+        desk: ScalingDesk | None = None,
     ) -> None:
         self._kinds = kinds
         self._status = StatusWriter(kinds, client, cache, metrics, may_write)
@@ -90,6 +92,7 @@ class Controller:
         self._clock = clock
         self._wall = wall
         self._jitter = jitter
+        self._desk = desk or ScalingDesk(cache)
         self.troubles = Troubles(clock)
         self.broken = asyncio.Event()  # a worker died, which none may: end the process rather than limp
         self._memories: dict[ObjectKey, _Memory] = {}
@@ -136,6 +139,7 @@ class Controller:
         """A term is over, or another begins: whoever stands by has no troubles to show, and whoever leads has no memories."""
         self._memories.clear()
         self._refusing.clear()
+        self._desk.clear()
         self.troubles.clear()
 
     def crd_may_have_changed(self, kind: str) -> None:
@@ -309,16 +313,20 @@ class Controller:
         self._memories.pop(key, None)
         self._refusing.discard(key)
         self._inherited.discard(key)
+        self._desk.forget(key)
         self.troubles.recovered(key)
         self._queue.discard(key)
 
     async def _plan(self, key: ObjectKey, raw: Mapping[str, Any], memory: _Memory) -> Plan:
         observed = self._observe(key, str(raw["metadata"]["uid"]), memory.children)
+        observed = replace(observed, signals=self._desk.gather(key, raw))
         memory.timing.is_first = (raw.get("status") or {}).get("observedGeneration", -1) < 0  # -1 is the CRD's default
         if any(map(is_unseen, observed.children.values())):
             memory.timing.child_moves(self._clock())
         memory.timing.is_beginning = any(is_beginning(live) or is_unseen(live) for live in observed.children.values())
-        return await self._kinds[key.kind].planner.plan(raw, observed, self._wall())
+        plan = await self._kinds[key.kind].planner.plan(raw, observed, self._wall())
+        self._desk.remember(key, plan)
+        return plan
 
     async def _keep_status(
         self, owner: Owner, raw: Mapping[str, Any], plan: Plan, memory: _Memory, outcome: Outcome, *, at_once: bool

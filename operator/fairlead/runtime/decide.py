@@ -27,7 +27,6 @@ from fairlead.planning.plan import Plan
 from fairlead.runtime.carrying import find_gateway
 from fairlead.runtime.certificates import Certificates, Issuer
 from fairlead.runtime.sandbox import Sandbox, SandboxError
-from fairlead.runtime.scaling import ScalingDesk
 
 #: The one key of an engine's ConfigMap.
 ENGINE_KEY: Final = "engine.yaml.j2"
@@ -161,16 +160,12 @@ class DeploymentPlanner:
         self._sandbox = sandbox
         self._facts = config.facts
         self._certificates = Certificates(make_issuer)
-        self._scaling = ScalingDesk(cache)
 
     async def plan(self, raw: Mapping[str, Any], observed: Observed, now: datetime) -> Plan:
         """The plan. Takes as long as the sandbox allows at most when the engine is somebody's own. Keys of certificates are not among what
         is planned with, so that no template comes near one."""
         certificate = await self._certificates.prepare(raw, observed, now)
-        observed = replace(certificate.show(observed), signals=self._scaling.gather(raw))
-        plan = await self._plan(raw, observed, now)
-        self._scaling.remember(str(raw["metadata"]["uid"]), plan)
-        return certificate.complete(plan)
+        return certificate.complete(await self._plan(raw, certificate.show(observed), now))
 
     async def _plan(self, raw: Mapping[str, Any], observed: Observed, now: datetime) -> Plan:
         overrides = self._overrides()

@@ -34,6 +34,7 @@ from fairlead.runtime.handlers import make_registry, make_settings
 from fairlead.runtime.kinds import Kind, Kinds
 from fairlead.runtime.metrics import CONTROLLER, ConditionCollector, Metrics
 from fairlead.runtime.queue import Priority, Queue
+from fairlead.runtime.scaling import ScalingDesk
 from fairlead.runtime.server import (
     DEBUG_KEYS_MAX,
     Health,
@@ -84,8 +85,8 @@ class Operator:
         self._feeds_by_plural = {feed.resource.plural: feed for feed in self.feeds.values()}
         self.informers = self._make_informers(loop_time)
         self.applier = self._make_applier(loop_time)
-        self.controller = self._make_controller(loop_time)
         self.signals = Collector(self.cache, make_sources(loop_time), self._enqueue, clock=loop_time)
+        self.controller = self._make_controller(loop_time)
         self.probe = LoopProbe(self.metrics, loop_time)
         self.streams = self._name_streams()
         self.health = Health(
@@ -392,6 +393,7 @@ class Operator:
             clock=clock,
             wall=lambda: datetime.now(UTC),
             may_write=self._may_write,
+            desk=ScalingDesk(self.cache, self.signals),
         )
 
     def _let_metrics_see(self, loop: asyncio.AbstractEventLoop) -> None:

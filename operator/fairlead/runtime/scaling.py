@@ -6,7 +6,6 @@ autoscalers there are.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -16,46 +15,71 @@ from fairlead.facts.scaling import Recommendation, Signals
 from fairlead.kube.cache import Cache, Change
 from fairlead.kube.resources import DEPLOYMENT, HORIZONTAL_POD_AUTOSCALER, LLMDEPLOYMENT
 from fairlead.planning.plan import Plan
+from fairlead.runtime.signals import Collector
 
-__all__ = ["ScalingDesk", "find_scaled"]
+__all__ = ["ScalingDesk", "find_scaled", "is_scaled"]
 
-#: LLMDeployments that are remembered. Those that were planned longest ago go first: they are gone, or wait for a while as if new.
-KEPT: Final = 4096
+_NOTHING: Final = Signals()
 _GROUP: Final = names.API_VERSION.partition("/")[0]
 
 
 class ScalingDesk:
-    """Gathers before a plan is made, and remembers after."""
+    """Gathers before a plan is made, and remembers after. Without a collector nothing is measured."""
 
-    def __init__(self, cache: Cache) -> None:
+    def __init__(self, cache: Cache, collector: Collector | None = None) -> None:
         self._cache = cache
-        self._recommended: OrderedDict[str, tuple[Recommendation, ...]] = OrderedDict()
+        self._collector = collector
+        self._recommendations: dict[ObjectKey, tuple[Recommendation, ...]] = {}
 
-    def gather(self, raw: Mapping[str, Any]) -> Signals:
-        """For this LLMDeployment, as the API server has it."""
-        metadata = raw["metadata"]
-        key = ObjectKey(LLMDEPLOYMENT.kind, str(metadata["namespace"]), str(metadata["name"]))
-        writers = list(self._find_writers(key))
+    def gather(self, key: ObjectKey, raw: Mapping[str, Any]) -> Signals:
+        """For this custom resource, as the API server has it."""
+        if key.kind != LLMDEPLOYMENT.kind:
+            return _NOTHING
+        writers = dict(self._find_writers(key))
+        if not writers and not is_scaled(raw):
+            return _NOTHING
         return Signals(
-            recommendations=self._recommended.get(str(metadata.get("uid")), ()),
-            writer=next((name for name, kind in writers if kind == LLMDEPLOYMENT.kind), ""),
-            writer_of_child=next((name for name, kind in writers if kind == DEPLOYMENT.kind), ""),
+            samples=self._collector.samples(key) if self._collector is not None else (),
+            recommendations=self._recommendations.get(key, ()),
+            writer=writers.get(LLMDEPLOYMENT.kind, ""),
+            writer_of_child=writers.get(DEPLOYMENT.kind, ""),
         )
 
-    def remember(self, uid: str, plan: Plan) -> None:
-        """What the signals asked for, for the next decision."""
-        self._recommended.pop(uid, None)
+    def remember(self, key: ObjectKey, plan: Plan) -> None:
+        """What the signals asked for, for the next decision; and look at the pods from now on as the plan wishes."""
         if plan.recommendations:
-            self._recommended[uid] = plan.recommendations
-        if len(self._recommended) > KEPT:
-            self._recommended.popitem(last=False)
+            self._recommendations[key] = plan.recommendations
+        else:
+            self._recommendations.pop(key, None)
+        if self._collector is None:
+            return
+        if plan.wish is not None:
+            self._collector.watch(key, plan.wish)
+        else:
+            self._collector.forget(key)
+
+    def forget(self, key: ObjectKey) -> None:
+        """There is no such custom resource any more."""
+        self._recommendations.pop(key, None)
+        if self._collector is not None:
+            self._collector.forget(key)
+
+    def clear(self) -> None:
+        """Another term begins. What the last one recommended is too old to be of use; whoever measures forgets by itself."""
+        self._recommendations.clear()
 
     def _find_writers(self, key: ObjectKey) -> Iterator[tuple[str, str]]:
-        """Other autoscalers, as people call them, and the kind of what they scale."""
+        """The kind of what another autoscaler scales, and how people call it."""
         for autoscaler in self._cache.keys(HORIZONTAL_POD_AUTOSCALER.kind, key.namespace):
             entry = self._cache.get(autoscaler)
             if entry is not None and (kind := _read_target(entry.load(), key.name)):
-                yield f"{HORIZONTAL_POD_AUTOSCALER.kind} {autoscaler.name}", kind
+                yield kind, f"{HORIZONTAL_POD_AUTOSCALER.kind} {autoscaler.name}"
+
+
+def is_scaled(raw: Mapping[str, Any]) -> bool:
+    """Whether its spec, which need not be valid, says how the number of replicas is decided."""
+    spec = raw.get("spec")
+    return isinstance(spec, Mapping) and bool(spec.get("autoscaling"))
 
 
 def find_scaled(change: Change) -> Iterator[ObjectKey]:

@@ -25,6 +25,7 @@ from fairlead.planning.deployment.rollout import PlannedPods, Rollout, read_roll
 from fairlead.planning.deployment.scaling import Scaling, Scene, follow, scale, stand_still
 from fairlead.planning.deployment.service import make_endpoint
 from fairlead.planning.deployment.serving import Serving
+from fairlead.planning.deployment.signals import make_scrape_wish
 from fairlead.planning.deployment.status import Fault, Situation, decide_conditions, describe_gateway, find_fault
 from fairlead.planning.ownership import find_deletes, find_ours, keep_ours
 from fairlead.planning.plan import Child, Plan
@@ -112,6 +113,7 @@ def plan_deployment(
         requeue_after_s=_find_due(pods, scaling),
         acts_on_status=scaling.is_decided,
         recommendations=scaling.recommendations,
+        wish=make_scrape_wish(serving) if scaling.is_measured else None,
     )
 
 

@@ -74,13 +74,14 @@ class Scene:
 class Scaling:
     """What is told: `status` for status.scaling, None for none; the condition; Events. `recommendations`: what the signals asked for
     lately, for the next decision. `is_decided`: status holds another number than the Deployment gets, and the next pass carries it out.
-    `due_s`: when to look again though nothing happens."""
+    `is_measured`: the pods are to be looked at. `due_s`: when to look again though nothing happens."""
 
     condition: Condition
     status: Json | None = None
     events: tuple[PlannedEvent, ...] = ()
     recommendations: tuple[Recommendation, ...] = ()
     is_decided: bool = False
+    is_measured: bool = False
     due_s: float | None = None
 
 
@@ -147,6 +148,7 @@ def scale(
         following.status,
         _find_ignored(spec, autoscaling, previous),
         remembered_recommendations(signals.recommendations, decision, policy, now),
+        is_measured=True,
         due_s=decision.due_s,
     )
     if autoscaling.policy is DecisionPolicy.RECOMMEND:

@@ -12,7 +12,7 @@ __all__ = ["make_scrape_wish"]
 
 def make_scrape_wish(serving: Serving) -> ScrapeWish:
     """On the port that the pods serve on; with spec.encryption that is the TLS in front of the engine, which passes all paths on."""
-    metrics = serving.rendered.metrics
+    metrics = serving.metrics
     if metrics is None or not metrics.names:
         return ScrapeWish("/metrics", GatewaySettings().status_port, source=Source.GATEWAY)
     scheme = "http" if serving.spec.encryption is None else "https"
