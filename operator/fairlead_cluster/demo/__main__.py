@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fairlead_cluster.build import describe, find_or_build
 from fairlead_cluster.cluster import require_linux
-from fairlead_cluster.demo import story_route, story_serve
+from fairlead_cluster.demo import story_route, story_scale, story_serve
 from fairlead_cluster.demo.attached import AttachedCluster
 from fairlead_cluster.demo.console import Console
 from fairlead_cluster.demo.samples import prepared_samples
@@ -22,7 +22,7 @@ from fairlead_cluster.errors import LocalClusterError, UnsupportedPlatformError
 from fairlead_cluster.node.options import Engines
 from fairlead_cluster.supervisor import start_in_background, stop_in_background
 
-STORIES = {"serve": story_serve.tell, "route": story_route.tell}
+STORIES = {"serve": story_serve.tell, "route": story_route.tell, "scale": story_scale.tell}
 KEPT_DIRECTORY = Path(".localcluster")
 
 
