@@ -36,6 +36,7 @@ class SimCluster:
         self.writes: list[Write] = []
         self.listeners: list[Callable[[Entry], None]] = []
         self.terminating: set[str] = set()
+        self.waiting: list[tuple[float, float]] = []  # since when how many requests wait in the engines
         self._uids = 0
         self._ips = 0
         self._counts: dict[str, int] = {}
@@ -100,6 +101,7 @@ class SimCluster:
         twin.records = {key: Record(record.live, record.owned) for key, record in self.records.items()}
         twin.terminating, twin._counts = set(self.terminating), dict(self._counts)
         twin._uids, twin._ips = self._uids, self._ips
+        twin.waiting = list(self.waiting)
         return twin
 
     def wall(self) -> datetime:

@@ -345,6 +345,34 @@ def _urgent_status_at_once(patch: Patch) -> None:
     patch.setattr(statuswriter.StatusTiming, "due_in_s", lambda *_, **__: 0.0)
 
 
+def _carried_out_unwritten(patch: Patch) -> None:
+    """The Deployment gets what was decided before status has it."""
+    plain = planner.plan_deployment
+
+    def plan(
+        resource: Any, observed: Any, engines: Any, facts: Any, now: Any, draw: Any = planner.draw_blueprint
+    ) -> Plan:
+        decided: Plan = plain(resource, observed, engines, facts, now, draw)
+        if not decided.acts_on_status:
+            return decided
+        told = dataclasses.replace(resource, status=decided.status)
+        children = plain(told, observed, engines, facts, now, draw).children
+        return dataclasses.replace(decided, children=children)
+
+    patch.setattr(decide, "plan_deployment", plan)
+
+
+def _decided_from_what_is_there(patch: Patch) -> None:
+    """The last decision is not looked up: the Deployment is taken for it."""
+    plain = planner.follow
+
+    def follow(spec: Any, previous: Any, live_replicas: Any, signals: Any, now: Any) -> Any:
+        scaling = {key: value for key, value in (previous.get("scaling") or {}).items() if key != "desiredReplicas"}
+        return plain(spec, {**previous, "scaling": scaling}, live_replicas, signals, now)
+
+    patch.setattr(planner, "follow", follow)
+
+
 MUTATIONS = (
     Mutation("the first apply is forced", _forced_first_apply, ("name taken",)),
     Mutation("the first apply joins what is there", _unforced_first_apply, ("name taken by a twin",)),
@@ -384,5 +412,7 @@ MUTATIONS = (
     Mutation("changes of resources are not heard", _resource_events_unheard, ("spec changes",)),
     Mutation("a status write touches the resource", _status_writes_the_resource, ("create",)),
     Mutation("freed names are not heard", _freed_names_unheard, ("name taken",)),
+    Mutation("a decision is carried out before it is written", _carried_out_unwritten, ("autoscaling",)),
+    Mutation("a decision is not looked up", _decided_from_what_is_there, ("autoscaling",)),
     Mutation("status at every step", _urgent_status_at_once, ("create with everything", "replicas")),
 )

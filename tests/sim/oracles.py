@@ -29,7 +29,7 @@ SETTLED_S = 30.0
 #: How old a truth may be that status tells: it waits up to 3 s until a change has settled, and events may be 2.5 s late.
 LATELY_S = 6.0
 _NUMBERED_POD = re.compile(r"(-[0-9a-f]{8})(-uid-\d+)?-\d+")
-_TIMES = frozenset({"lastTransitionTime", "creationTimestamp", "deletionTimestamp"})
+_TIMES = frozenset({"lastTransitionTime", "creationTimestamp", "deletionTimestamp", "heldUntil", "time", "requests"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +214,9 @@ def tells_the_truth(run: Outcome) -> Iterator[str]:
         pods = serving_pods(run.cluster, resource)
         if status.get("readyReplicas", 0) != pods:
             yield f"{name}: readyReplicas is {status.get('readyReplicas')}, but {pods} pods are ready"
-        if verdict == "Current" and pods != resource["spec"].get("replicas", 1):
-            yield f"{name}: Current with {pods} pods of {resource['spec'].get('replicas', 1)}"
+        wanted = _wanted(resource["spec"], run.cluster.get("Deployment", resource["metadata"]["namespace"], name))
+        if verdict == "Current" and pods != wanted:
+            yield f"{name}: Current with {pods} pods of {wanted}"
         if status.get("observedGeneration") != resource["metadata"]["generation"]:
             yield f"{name}: generation {status.get('observedGeneration')} of {resource['metadata']['generation']} is observed"
 
@@ -285,9 +286,22 @@ class _Truth:
         self._history.setdefault((namespace, name), []).append((at_s, serving))
 
 
+def _wanted(spec: Json, deployment: Json | None) -> int:
+    """How many pods there should be. Where they are scaled, it is what the Deployment was told, within the bounds of the spec."""
+    if spec.get("suspend"):
+        return 0
+    scaled = spec.get("autoscaling")
+    if not scaled or deployment is None:
+        return int(spec.get("replicas", 1))
+    return max(scaled.get("minReplicas", 1), min(scaled["maxReplicas"], deployment["spec"]["replicas"]))
+
+
 def _serves(resource: Json, deployment: Json) -> bool:
+    """All of them do; where they are scaled, those do that there are at least."""
     spec, status = resource["spec"], deployment.get("status") or {}
-    wanted = 0 if spec.get("suspend") else spec.get("replicas", 1)
+    wanted = _wanted(spec, deployment)
+    if spec.get("autoscaling"):
+        return bool(status.get("availableReplicas", 0) >= min(wanted, spec["autoscaling"].get("minReplicas", 1)))
     seen = status.get("observedGeneration") == deployment["metadata"]["generation"]
     counts = {status.get(name, 0) for name in ("replicas", "updatedReplicas", "availableReplicas")}
     ours = owner_uid(deployment) == resource["metadata"]["uid"]

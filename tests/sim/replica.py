@@ -16,6 +16,7 @@ from typing import Any
 
 from tests.sim.cluster import SimCluster
 from tests.sim.delivery import Manner
+from tests.sim.measuring import ScriptedCollector
 from tests.sim.transport import SimSession, as_session
 
 from fairlead.config import OperatorConfig
@@ -31,6 +32,7 @@ from fairlead.runtime.feed import CustomResourceFeed
 from fairlead.runtime.kinds import Kinds, by_name, make_llmdeployment
 from fairlead.runtime.main import Operator
 from fairlead.runtime.sandbox import Sandbox
+from fairlead.runtime.scaling import ScalingDesk
 
 WORKERS = 4
 KOPF_RETRY_S = 1.0
@@ -81,6 +83,9 @@ class Replica:
         )
         self.operator = Operator(config, connection, self._make_kinds)
         self._use_cluster_time()
+        self._signals = ScriptedCollector(cluster, self.operator._enqueue)
+        self.operator.signals = self._signals
+        self.operator.controller._desk = ScalingDesk(self.operator.cache, self._signals)
 
     def start(self) -> None:
         """As `Operator.run` does it, in the background."""
@@ -101,6 +106,7 @@ class Replica:
         self.crashed.set()
         for task in [*self._tasks, *self.operator.controller._workers]:
             task.cancel()
+        self._signals.drop()
         self.operator.queue.close()
 
     async def end(self) -> None:
@@ -108,6 +114,7 @@ class Replica:
         if not self.crashed.is_set():
             self.crash()
         await asyncio.gather(*self._tasks, *self.operator.controller._workers, return_exceptions=True)
+        await self._signals.stop()
 
     def findings(self) -> list[str]:
         """What this life did that none may: passes that raised, tasks that died."""

@@ -25,6 +25,12 @@ ISSUED = f"{NAME}-pods-tls"
 SERVES, FAILED, WORKS, GONE = "Current", "Failed", "InProgress", None
 
 
+SCALED: Json = {"minReplicas": 1, "maxReplicas": 5, "targets": {"queuedRequests": 5}}
+EXTERNAL: Json = {"mode": "External", "minReplicas": 1, "maxReplicas": 5}
+#: Longer than between two steps down, and than a number is held after a hand-over.
+PACED_S, HELD_S = 420.0, 330.0
+
+
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """Named steps from an empty cluster on."""
@@ -56,6 +62,11 @@ def edit(name: str = NAME, drop: tuple[str, ...] = (), **spec: Any) -> Act:
             live["spec"].pop(section, None)
 
     return lambda cluster: _ignore(cluster.edit(USER, "LLMDeployment", NAMESPACE, name, change))
+
+
+def wait_in_engines(requests: float) -> Act:
+    """From now on so many requests wait in the engines, all told."""
+    return lambda cluster: cluster.waiting.append((cluster.clock(), requests))
 
 
 def delete(name: str = NAME) -> Act:
@@ -412,6 +423,28 @@ SCENARIOS = (
             Step("its Secret goes", delete_child("Secret", ISSUED)),
             Step("its key is lost", drift("Secret", ISSUED, _lose_key)),
             Step("the authority goes", delete_authority, passing=True, quiet_s=FOLLOWED_S),
+        ),
+    ),
+    Scenario(
+        "autoscaling",
+        (
+            Step("create", create(autoscaling=SCALED)),
+            Step("requests wait", wait_in_engines(12.0), quiet_s=PACED_S),
+            Step("none waits", wait_in_engines(0.0), quiet_s=PACED_S),
+            Step("more at least", edit(autoscaling=SCALED | {"minReplicas": 3})),
+            Step("fewer at most", edit(autoscaling=SCALED | {"maxReplicas": 2})),
+            Step("kubectl scale", edit(replicas=4)),
+        ),
+    ),
+    Scenario(
+        "autoscaling by another",
+        (
+            Step("create", create(autoscaling=SCALED | {"minReplicas": 3})),
+            Step("somebody else decides", edit(autoscaling=EXTERNAL)),
+            Step("and writes", edit(replicas=2)),
+            Step("the operator decides", edit(autoscaling=SCALED)),
+            Step("it is held for a while", edit(replicas=1, autoscaling=EXTERNAL), quiet_s=HELD_S),
+            Step("fixed", edit(replicas=2, drop=("autoscaling",))),
         ),
     ),
     Scenario(
