@@ -307,7 +307,9 @@ REASON_DOCS: Final[Mapping[Reason, ReasonDoc]] = {
         "Grant the right or satisfy the policy that the message names.",
     ),
     # scaling
-    Reason.TARGETS_MET: ReasonDoc("Every target of `spec.autoscaling` is met, and the number of replicas stays."),
+    Reason.TARGETS_MET: ReasonDoc(
+        "Every target of `spec.autoscaling` is met. The number of replicas stays, or goes down when fewer have been enough for a while."
+    ),
     Reason.SCALED_UP: ReasonDoc(
         "There are more replicas now; the message says what was measured and from how many to how many."
     ),
@@ -319,10 +321,10 @@ REASON_DOCS: Final[Mapping[Reason, ReasonDoc]] = {
         "If it lasts though all replicas are ready, look at what the message measures: a target may be too tight for the model.",
     ),
     Reason.STABILIZING: ReasonDoc(
-        "Another number of replicas is wanted, but not for as long yet as the behavior of that direction says."
+        "The number of ready pods has just changed, or more replicas are wanted, but not for as long yet as `behavior.scaleUp` says."
     ),
     Reason.RATE_LIMITED: ReasonDoc(
-        "Another number of replicas is wanted, and the limits of that direction's behavior permit no change now, or it is disabled."
+        "More replicas are wanted, and the limits of `behavior.scaleUp` permit none now, or it is disabled."
     ),
     Reason.WAKING_UP: ReasonDoc(
         "The first pods start, for requests that gateways hold or because none ran; until one is ready, nothing can be measured."

@@ -77,22 +77,12 @@ def _look(looks: Looks, situation: Situation, tuning: Tuning) -> Look:
     return Look(
         tuple(samples),
         load_of(recent, tuning),
-        _trend(looks, situation, tuning),
+        trend_of(looks.usable, looks.interval_s, tuning),
         _bearable(situation.changes, situation.now, tuning),
         not has_grown or measured_s >= max(tuning.settle_s, newest.over_s / 2),
         tuning.window_s,
+        tuning.caution ** _returns(situation.changes, situation.now, tuning),
     )
-
-
-def _trend(looks: Looks, situation: Situation, tuning: Tuning) -> Trend:
-    """Where the load goes. One step of the load shows for as long as a request stays, and more were asked for when it was seen: while that
-    is fresh, the trend hinders going down and asks for no more."""
-    trend = trend_of(looks.usable, min(situation.startup_s, tuning.horizon_s) + looks.interval_s, tuning)
-    for change in situation.changes:
-        age_s = (situation.now - change.at).total_seconds()
-        if change.after > change.before and age_s < tuning.trend_rest_s:
-            return replace(trend, before=None)
-    return trend
 
 
 def _since_change(usable: Sequence[Sample], reach_s: float) -> Sequence[Sample]:
@@ -165,6 +155,17 @@ def _bearable(changes: Sequence[Change], now: datetime, tuning: Tuning) -> float
         if change.load and 0 < change.before < change.after and (now - change.at).total_seconds() <= tuning.lesson_s
     ]
     return min(lessons) * tuning.lesson if lessons else None
+
+
+def _returns(changes: Sequence[Change], now: datetime, tuning: Tuning) -> int:
+    """How often of late replicas came back soon after they had been taken away."""
+    ages = [((now - one.at).total_seconds(), one.after - one.before) for one in changes]
+    downs = [age for age, step in ages if step < 0]
+    return sum(
+        1
+        for age, step in ages
+        if step > 0 and age <= tuning.returns_s and any(0 <= down - age <= tuning.returned_s for down in downs)
+    )
 
 
 def _inputs(asks: Mapping[str, Ask], look: Look, situation: Situation) -> dict[str, str]:

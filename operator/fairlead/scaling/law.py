@@ -100,7 +100,7 @@ def _without_pods(frame: Frame) -> Decision:
 
 
 def _held(frame: Frame, judgement: Judgement, trouble: Trouble) -> Decision:
-    is_healthy = trouble.reason is Reason.TOO_FEW_REQUESTS
+    is_healthy = trouble.reason in {Reason.TOO_FEW_REQUESTS, Reason.STABILIZING}
     what = "nothing is changed" if trouble.stops_all else "nothing goes down"
     return _decision(frame, frame.now, trouble.reason, f"{trouble.message}; {what}", judgement, is_healthy=is_healthy)
 
@@ -123,7 +123,7 @@ def _up(frame: Frame, judgement: Judgement, wanted: int) -> Decision:
         text = f"{judgement.text}: {bounded} replicas wanted, {situation.capacity} is all that accelerators permit"
         return _decision(frame, after, Reason.CAPACITY_BLOCKED, text, judgement, is_healthy=False)
     if after <= frame.now:
-        return _limited(frame, judgement, f"{wanted} replicas wanted", "up")
+        return _limited(frame, judgement, f"{wanted} replicas wanted", "up", Reason.RATE_LIMITED)
     bound = f", the maximum is {policy.maximum}" if after == policy.maximum else ", this is what the limits permit now"
     more = f", {wanted} wanted{bound}" if after < wanted else ""
     return _decision(frame, after, Reason.SCALED_UP, f"{judgement.text}{more}", judgement)
@@ -141,11 +141,11 @@ def _down(frame: Frame, judgement: Judgement, enough: int) -> Decision:
     if missing_s > 0 or calm >= frame.now:
         window = f"waiting until that has lasted {policy.scale_down.window_s:.0f} s"
         text = f"{judgement.text}: {wanted} replicas would do, {window}"
-        return _decision(frame, frame.now, Reason.STABILIZING, text, judgement, due_s=missing_s or None)
+        return _decision(frame, frame.now, Reason.TARGETS_MET, text, judgement, due_s=missing_s or None)
     permitted = limited_down(policy.scale_down, frame.now, situation.changes, situation.now)
     after = int(max(calm, permitted, wanted))
     if after >= frame.now:
-        return _limited(frame, judgement, f"{wanted} replicas would do", "down")
+        return _limited(frame, judgement, f"{wanted} replicas would do", "down", Reason.TARGETS_MET)
     more = f", {wanted} would do" if after > wanted else ""
     return _decision(frame, after, Reason.SCALED_DOWN, f"{judgement.text}{more}", judgement)
 
@@ -159,11 +159,11 @@ def _same(frame: Frame, judgement: Judgement) -> Decision:
     return _decision(frame, frame.now, Reason.TARGETS_MISSED, f"{judgement.text}{more}", judgement)
 
 
-def _limited(frame: Frame, judgement: Judgement, wish: str, way: str) -> Decision:
+def _limited(frame: Frame, judgement: Judgement, wish: str, way: str, reason: Reason) -> Decision:
     behavior = frame.policy.scale_up if way == "up" else frame.policy.scale_down
     due_s = None if behavior.is_disabled else seconds_until_free(behavior, frame.situation.changes, frame.situation.now)
     why = f"scaling {way} is disabled" if behavior.is_disabled else f"the limits of scaling {way} permit none now"
-    return _decision(frame, frame.now, Reason.RATE_LIMITED, f"{judgement.text}: {wish}, {why}", judgement, due_s=due_s)
+    return _decision(frame, frame.now, reason, f"{judgement.text}: {wish}, {why}", judgement, due_s=due_s)
 
 
 def _decision(

@@ -8,10 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from fairlead.facts.scaling import Measure, Sample
 from fairlead.scaling.signals import mean_of
 from fairlead.scaling.tuning import Tuning
+
+#: Times that are counted once for each request, when it ends.
+WHOLE: Final = (Measure.LATENCY, Measure.OUTPUT_TOKEN_LATENCY)
 
 __all__ = ["Load", "Trend", "in_flight", "load_of", "trend_of"]
 
@@ -85,40 +89,51 @@ def _use(running: float | None, waiting: float | None, usage: float | None, tuni
     return min(use * (1 + queue), tuning.cap)
 
 
-def trend_of(samples: Sequence[Sample], horizon_s: float, tuning: Tuning) -> Trend:
-    """How much more comes than ends, by the slope of the requests in flight (least squares over the last seconds).
+def trend_of(samples: Sequence[Sample], interval_s: float, tuning: Tuning) -> Trend:
+    """How many more requests come now than came: those that ended lately, and those that there are more in flight.
 
-    Their number grows after a step of the load until as many end as come: by Little's law to what it was, times what comes by what ends.
-    Requests come by chance, so their number scatters by its root: only a rise that is well beyond that counts."""
-    if not samples:
+    What engines then have to do is what they had before, times that. Requests come by chance, so their number scatters by its root: only
+    more than that counts. Needs samples of a minute before, of whatever number of pods."""
+    whole = [one for one in samples if one.answered == one.asked and one.running is not None]
+    if not whole:
         return Trend()
-    newest = samples[-1].at
-    recent = [
-        one
-        for one in samples
-        if (newest - one.at).total_seconds() <= tuning.trend_s and one.answered == one.asked and one.running is not None
-    ]
-    points = [((one.at - newest).total_seconds(), in_flight(one) or 0.0) for one in recent]
-    if len(points) < 3 or points[-1][0] - points[0][0] < 10:
+    newest = whole[-1].at
+    span_s = max(tuning.trend_s, 2 * interval_s)
+    ages = [(newest - one.at).total_seconds() for one in whole]
+    lately = [one for one, age in zip(whole, ages, strict=True) if age <= span_s]
+    before = [one for one, age in zip(whole, ages, strict=True) if span_s < age <= span_s + tuning.before_s]
+    # A request ends later than it comes, so those that end are taken as much later.
+    ended = [one for one, age in zip(whole, ages, strict=True) if age <= tuning.before_s]
+    if len(lately) < 3 or len(before) < 2:
         return Trend()
-    slope = _slope(points)
-    now = max(points[-1][1], 1.0)
-    if slope * (points[-1][0] - points[0][0]) <= tuning.noise * math.sqrt(now):
+    seconds = (lately[-1].at - lately[0].at).total_seconds()
+    usual = (ended_per_s(ended) or 0.0) * seconds
+    more = _slope([((one.at - newest).total_seconds(), _unended(one)) for one in lately]) * seconds
+    came = (ended_per_s(lately) or 0.0) * seconds + more
+    # Where those that end are counted over longer, what ends by chance counts as chance, too.
+    chance = usual * (2 if lately[-1].over_s > seconds else 1)
+    if came - usual <= tuning.noise * math.sqrt(max(chance, 1.0)) or more <= 0:
         return Trend()
-    before = load_of(recent[: (len(recent) + 1) // 2], tuning)
-    ending = _ending_per_s(recent)
-    growth = 1 + (slope / ending if ending else slope * horizon_s / now)
-    return Trend(min(growth, tuning.cap), slope * 60, before)
+    growth = min(came / max(usual, 1.0), tuning.most_growth)
+    return Trend(growth, more / seconds * 60, load_of(before, tuning))
 
 
-def _ending_per_s(samples: Sequence[Sample]) -> float | None:
-    """Requests that end each second: of the measure that counted fewest, since some are counted with the first token already."""
-    counts: dict[Measure, float] = {}
-    for sample in samples:
-        for measure, times in sample.times.items():
-            if sample.over_s > 0:
-                counts[measure] = counts.get(measure, 0.0) + times.total / sample.over_s
-    return min(counts.values()) / len(samples) if counts else None
+def ended_per_s(samples: Sequence[Sample]) -> float | None:
+    """Requests that end each second, by the times of whole requests; else by their first tokens."""
+    rates = [_ended(sample) / sample.over_s for sample in samples if sample.over_s > 0]
+    return sum(rates) / len(rates) if rates else None
+
+
+def _ended(sample: Sample) -> float:
+    measure = next((one for one in WHOLE if one in sample.times), Measure.TIME_TO_FIRST_TOKEN)
+    return sample.times[measure].total if measure in sample.times else 0.0
+
+
+def _unended(sample: Sample) -> float:
+    """Requests that `_ended` counts later: with first tokens only those that wait."""
+    if any(one in sample.times for one in WHOLE):
+        return in_flight(sample) or 0.0
+    return sample.waiting or 0.0
 
 
 def _slope(points: Sequence[tuple[float, float]]) -> float:

@@ -31,9 +31,9 @@ STAY: Final = 10**9
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What is judged: samples since the number of ready pods changed last, and what they say of the load. `bearable`: requests
-    in flight for
-    each replica that it is known to bear, None where no lesson was learned. `is_settled`: enough is measured since that change."""
+    """What is judged: samples since the number of ready pods changed last, and what they say of the load. `bearable`: requests in flight
+    for each replica that it is known to bear, None where no lesson was learned. `is_settled`: enough is measured since that
+    change. `caution`: 1, and less after replicas were taken away and came back: it lowers the thresholds of going down."""
 
     samples: tuple[Sample, ...]
     load: Load
@@ -41,6 +41,7 @@ class Look:
     bearable: float | None
     is_settled: bool = True
     window_s: float = 45.0
+    caution: float = 1.0
 
     @property
     def pods(self) -> int:
@@ -83,11 +84,11 @@ def knee_of(look: Look, tuning: Tuning) -> Ask | None:
     needed = 0
     if use > tuning.knee_up:
         needed = max(math.ceil(pods * use / tuning.knee_aim), look.pods + 1)
-    ahead = min(look.trend.ahead(look.trend.before.use, pods), tuning.cap) if look.trend.before else 0.0
+    ahead = min(look.trend.ahead(look.trend.before.use, pods), tuning.most_growth) if look.trend.before else 0.0
     if ahead > tuning.trend_up:
         needed = max(needed, math.ceil(pods * ahead / tuning.trend_up))
         text += f", {ahead:.0%} soon ({look.trend.per_minute:+.0f} requests a minute)"
-    fewest = STAY if look.trend.is_rising else max(math.ceil(pods * use / tuning.knee_down - 1e-9), 1)
+    fewest = STAY if look.trend.is_rising else max(math.ceil(pods * use / (tuning.knee_down * look.caution) - 1e-9), 1)
     return Ask(max(use, ahead), needed, fewest, text, f"{use:.0%}")
 
 
@@ -130,7 +131,7 @@ def _enough(
 
 def _ask_of_few(name: str, times: Distribution, covered: float, look: Look, tuning: Tuning) -> Ask:
     """Few requests: their quantile is chance. It goes down only where the pods are nearly idle, and as far as they stay so."""
-    text = f"{name}: {times.total:.0f} requests in {covered:.0f} s are too few to judge"
+    text = f"{name}: {_count(times.total, 'request')} in {covered:.0f} s, too few to judge"
     value = f"{times.total:.0f} requests"
     load = look.load
     if load.running is None:
@@ -144,7 +145,11 @@ def _ask_of_few(name: str, times: Distribution, covered: float, look: Look, tuni
             fewest = None
         if times.total == 0 and total > 0:
             fewest = None  # nothing ends: long answers, or an engine that hangs
-    trouble = None if fewest == 1 and times.total == 0 else Trouble(Reason.TOO_FEW_REQUESTS, text, stops_all=False)
+    trouble = None
+    if fewest is None or times.total > 0:
+        # Soon after the number of pods changed, it is too early rather than too few.
+        reason = Reason.TOO_FEW_REQUESTS if covered >= tuning.extended_s * 0.9 else Reason.STABILIZING
+        trouble = Trouble(reason, text, stops_all=False)
     return Ask(0.0 if times.total == 0 else None, 0, fewest, text, value, trouble)
 
 
@@ -164,7 +169,7 @@ def _fewest(ratio: float, look: Look, tuning: Tuning) -> int:
         return STAY
     if look.load.use is not None:
         return 1  # how much load the engines would have decides
-    by_time = math.ceil(look.pods * ratio / tuning.latency_down - 1e-9)
+    by_time = math.ceil(look.pods * ratio / (tuning.latency_down * look.caution) - 1e-9)
     by_lesson = _by_lesson(look)
     return STAY if by_time >= look.pods else max(by_time, by_lesson, 1)
 
@@ -200,9 +205,13 @@ def _fewest_of_load(measure: Measure, ratio: float, look: Look, tuning: Tuning) 
         # An empty queue does not say how few would do: one by one, by what else is known.
         if ratio > tuning.queue_down:
             return STAY
-        by_use = 0 if look.load.use is None else math.ceil(pods * look.load.use / tuning.knee_down - 1e-9)
+        by_use = (
+            0 if look.load.use is None else math.ceil(pods * look.load.use / (tuning.knee_down * look.caution) - 1e-9)
+        )
         return max(by_use, _by_lesson(look), look.pods - 1, 1)
-    share = 1 - tuning.tolerance if measure is Measure.RUNNING_REQUESTS else 1 - 2 * tuning.tolerance
+    share = (1 - tuning.tolerance) * look.caution
+    if measure is Measure.KV_CACHE_USAGE:  # which fills faster than the load grows
+        share *= 1 - tuning.tolerance
     return max(math.ceil(pods * ratio / share - 1e-9), 1)
 
 
@@ -216,6 +225,10 @@ def _gauge(measure: Measure, load: Load) -> float | None:
 
 def _queue_words(load: Load) -> str:
     return f", {load.waiting:.0f} requests wait per replica" if load.waiting is not None and load.waiting >= 1 else ""
+
+
+def _count(number: float, noun: str) -> str:
+    return f"{number:.0f} {noun}{'' if round(number) == 1 else 's'}"
 
 
 def _time(seconds: float) -> str:

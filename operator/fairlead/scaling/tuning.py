@@ -13,15 +13,15 @@ class Tuning:
     """Each with its unit in the name; the others are shares, of a target or of what an engine holds, unless their comment says
     otherwise."""
 
-    # What is averaged: times, loads, and the trend of loads.
+    # What is averaged: times, and loads.
     window_s: float = 45.0
     load_s: float = 20.0
-    trend_s: float = 45.0
-    # How far ahead a trend is followed where nothing ends, by how many standard deviations of chance it must rise, and how long it
-    # asks for no more once more were asked for.
-    horizon_s: float = 180.0
-    noise: float = 3.0
-    trend_rest_s: float = 60.0
+    # A trend: of what it is taken and with what compared, by how many standard deviations of chance it must rise, and to how many times as
+    # much it leads at most.
+    trend_s: float = 20.0
+    before_s: float = 60.0
+    noise: float = 3.5
+    most_growth: float = 3.0
     # The quantile of times; with fewer requests than this it is chance, so more is looked at, up to so far back.
     quantile: float = 0.9
     few: float = 20.0
@@ -53,6 +53,11 @@ class Tuning:
     # How long a load that was too much is remembered, and the share of it that is taken as bearable.
     lesson_s: float = 3600.0
     lesson: float = 0.75
+    # Replicas that came back within `returned_s` after they had been taken away, in the last `returns_s`: each time lowers the
+    # thresholds of going down by this factor.
+    returned_s: float = 600.0
+    returns_s: float = 3600.0
+    caution: float = 0.9
     # Requests in flight for each pod, up to which more pods would make no request faster.
     idle_load: float = 0.5
 

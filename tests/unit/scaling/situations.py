@@ -54,7 +54,7 @@ def sample(
     over_s: float = 5,
 ) -> Sample:
     """One look; `running` and `waiting` in all pods."""
-    told = {} if ttft is None else {TTFT: times(ttft, requests)}
+    told = {} if ttft is None else {TTFT: times(ttft, requests), Measure.LATENCY: times(ttft, requests)}
     return Sample(at, over_s, pods, pods, told, running, waiting, kv)
 
 

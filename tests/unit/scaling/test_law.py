@@ -48,7 +48,7 @@ def test_a_met_target_changes_nothing() -> None:
 def test_fewer_replicas_when_they_would_do_for_as_long_as_the_window_says() -> None:
     case = situation(4, looks(replace(QUIET, asked=4, answered=4)))
     waits = decided(policy(), case)
-    assert (waits.replicas, waits.reason, waits.recommended) == (4, Reason.STABILIZING, 3)
+    assert (waits.replicas, waits.reason, waits.recommended) == (4, Reason.TARGETS_MET, 3)
     assert "would do" in waits.message
     goes = decided(policy(), replace(case, recommendations=recommended(3)))
     assert (goes.replicas, goes.reason) == (3, Reason.SCALED_DOWN)
@@ -65,7 +65,9 @@ def test_fewer_replicas_when_they_would_do_for_as_long_as_the_window_says() -> N
 )
 def test_a_history_that_does_not_cover_the_window_takes_nothing_away(history: object) -> None:
     case = situation(4, looks(replace(QUIET, asked=4, answered=4)), recommendations=history)
-    assert decided(policy(), case).reason == Reason.STABILIZING
+    decision = decided(policy(), case)
+    assert (decision.replicas, decision.reason) == (4, Reason.TARGETS_MET)
+    assert "3 replicas would do, waiting" in decision.message
 
 
 def test_the_highest_recommendation_in_the_window_counts() -> None:
@@ -401,5 +403,22 @@ def test_down_is_limited_to_one_a_minute() -> None:
     assert (first.replicas, "would do" in first.message) == (5, True)
     limited = replace(case, replicas=5, ready=5, changes=(Change(ago(20), 6, 5),))
     limited = replace(limited, samples=looks(replace(QUIET, asked=5, answered=5)))
-    assert decided(policy(down=DOWN), limited).reason == Reason.RATE_LIMITED
+    second = decided(policy(down=DOWN), limited)
+    assert (second.replicas, second.due_s) == (5, 40)
+    assert "the limits of scaling down permit none now" in second.message
     assert decided(policy(down=Behavior(180, (Limit(60, percent=50),))), case).replicas == 3
+
+
+def test_replicas_that_came_back_soon_are_kept_longer() -> None:
+    """Going down was a mistake ten minutes ago: the same load takes no replica away again."""
+    case = situation(5, looks(sample(pods=5, ttft=0.2, running=100, kv=0.3)), recommendations=recommended(4))
+    assert decided(policy(), case).replicas == 4
+    mistake = (Change(ago(900), 5, 4), Change(ago(700), 4, 5))
+    assert decided(policy(), replace(case, changes=mistake)).replicas == 5
+    assert decided(policy(), replace(case, changes=mistake[:1])).replicas == 4
+
+
+def test_soon_after_the_number_of_pods_changed_it_is_too_early() -> None:
+    before, after = looks(sample(pods=3, requests=2), until_s=5), sample(pods=2, requests=2)
+    decision = decided(policy(), situation(2, (*before, after), recommendations=recommended(1)))
+    assert (decision.replicas, decision.reason, decision.is_healthy) == (2, Reason.STABILIZING, True)
