@@ -69,6 +69,12 @@ class OperatorConfig(BaseModel):
     )
     metrics_address: str = Field("0.0.0.0", description="Address of /metrics, /healthz, /readyz and /debug/queue.")  # noqa: S104
     metrics_port: int = Field(8080, ge=0, le=65535, description="Port of the same; 0: a free one, which the log tells.")
+    alerts_token_file: str | None = Field(
+        None,
+        description="File with one or two bearer tokens, one a line, for those who send alerts. Without it none are taken.",
+    )
+    alerts_address: str = Field("0.0.0.0", description="Address of /alertmanager/v1, where alerts are taken.")  # noqa: S104
+    alerts_port: int = Field(8081, ge=0, le=65535, description="Port of the same; 0: a free one, which the log tells.")
     log_format: Literal["json", "plain"] = Field("json", description="One JSON object per line, or text for people.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="The least severe level that is logged."

@@ -13,6 +13,7 @@ import logging
 import signal
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import kopf
@@ -27,10 +28,12 @@ from fairlead.kube.informer import Informer, Selection
 from fairlead.kube.lease import LeaderElector, LeaseTimings
 from fairlead.kube.resources import DEPLOYMENT, POD
 from fairlead.kube.session import Connection, connect
+from fairlead.runtime.alerts import AlertServer, TokenFile
 from fairlead.runtime.applier import Applier
 from fairlead.runtime.controller import Controller
 from fairlead.runtime.feed import CustomResourceFeed
 from fairlead.runtime.handlers import make_registry, make_settings
+from fairlead.runtime.inbox import Inbox
 from fairlead.runtime.kinds import Kind, Kinds
 from fairlead.runtime.metrics import CONTROLLER, ConditionCollector, Metrics
 from fairlead.runtime.queue import Priority, Queue
@@ -95,6 +98,8 @@ class Operator:
         self.server = Server(
             self.metrics.registry, self.health, self._debug, config.metrics_address, config.metrics_port
         )
+        self.inbox = Inbox(self.cache, self._evaluate, self.metrics, clock=loop_time, wall=lambda: datetime.now(UTC))
+        self.alert_server = self._make_alert_server(loop_time)
         conditions = {name: feed.conditions for name, feed in self.feeds.items()}
         self.metrics.registry.register(ConditionCollector(conditions, self.cache.counts))
         self.metrics.leader.labels(config.lease_name).set(0)
@@ -111,6 +116,8 @@ class Operator:
         self._install_signals()
         try:
             await self.server.start()
+            if self.alert_server is not None:
+                await self.alert_server.start()
             self._spawn(self.probe.run(), "loop probe")
             await self._until_stopped(self._expect_resources())
             if not self._stopping.is_set():
@@ -216,6 +223,7 @@ class Operator:
             self._led.clear()
             if self._leading and not self.controller.is_working:
                 self.signals.start()
+                self.inbox.forget()
                 self.controller.start(self.config.workers)
             elif not self._leading and self.controller.is_working:
                 await self.controller.stop(0.0)  # somebody else may lead any moment now
@@ -239,6 +247,8 @@ class Operator:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.alert_server is not None:
+            await self.alert_server.stop()
         await self.server.stop()
         await self.connection.close()
         await asyncio.sleep(0)
@@ -265,9 +275,13 @@ class Operator:
         if self.controller.is_working:  # a follower's queue would only grow; whoever begins to lead adds every key
             self.queue.add(key, priority)
 
+    def _evaluate(self, key: ObjectKey) -> None:
+        self._enqueue(key, Priority.URGENT)
+
     def _on_any_change(self, change: Change) -> None:
         """The cache has something new, from a watch or from the answer to a write of our own. A custom resource hears of itself by its
         feed and of its children by `_on_child_change`; here others hear of it whom it concerns."""
+        self.inbox.changed(change)
         if not self.controller.is_working:
             return
         told = change.owners() | {entry.key for entry in (change.before, change.after) if entry is not None}
@@ -315,6 +329,21 @@ class Operator:
             if code == "200":
                 feed.heard()  # kopf does not tell of bookmarks, but each of its streams begins with a request
                 self.controller.crd_may_have_changed(feed.resource.kind)
+
+    def _make_alert_server(self, clock: Callable[[], float]) -> AlertServer | None:
+        """Only where somebody can be told from anybody."""
+        config = self.config
+        if config.alerts_token_file is None:
+            return None
+        return AlertServer(
+            self.inbox,
+            TokenFile(Path(config.alerts_token_file), clock),
+            self.metrics,
+            address=config.alerts_address,
+            port=config.alerts_port,
+            is_leading=lambda: self._may_write() and self.controller.is_working,
+            clock=clock,
+        )
 
     def _make_elector(self) -> LeaderElector:
         config = self.config
@@ -413,6 +442,7 @@ class Operator:
             lease_age_s=lambda: self.elector.view.renewed_ago_s if self.elector.view is not None else 0.0,
             refused=count_refused,
             left_behind=lambda: sum(len(them) for _, them in self.controller.left_behind()),
+            alerts_firing=self.inbox.count_firing,
         )
 
     def _debug(self) -> dict[str, Any]:
@@ -425,6 +455,7 @@ class Operator:
             "lastErrors": self.controller.troubles.describe(DEBUG_KEYS_MAX),
             "refused": describe_refusals(self.controller.refusals(), now, DEBUG_KEYS_MAX),
             "waitingForDeletion": describe_left_behind(self.controller.left_behind(), now, DEBUG_KEYS_MAX),
+            "alerts": self.inbox.describe(),
             "streams": describe_streams(self.streams, now),
             "cache": self.cache.counts(),
             "loopLagSeconds": round(self.probe.lag_s, 3),

@@ -161,6 +161,14 @@ class Metrics:
             "fairlead_loop_lag_seconds", "How late the event loop ran the last probe of itself."
         )
 
+        self._deliveries = self._counter(
+            "fairlead_alert_deliveries_total", "Requests to the port for alerts, by how they were answered.", "result"
+        )
+        self._alerts = self._counter(
+            "fairlead_alerts_total", "Alerts that were delivered, by what came of them.", "effect"
+        )
+        self._alerts_firing = self._gauge("fairlead_alerts_firing", "Alerts of LLMDeployments that fire.")
+
     def watch_queue(self, depth: Callable[[], int], busy: Callable[[], Iterable[float]]) -> None:
         """Read the queue's state whenever metrics are scraped."""
         self._queue_depth.set_function(depth)
@@ -180,12 +188,14 @@ class Metrics:
         lease_age_s: Callable[[], float],
         refused: Callable[[str], int],
         left_behind: Callable[[], int],
+        alerts_firing: Callable[[], int],
     ) -> None:
         """Ask for these whenever metrics are scraped. `refused` takes a value of REFUSAL_REASONS."""
         self._tasks.set_function(tasks)
         self._failing.set_function(failing)
         self._left_behind.set_function(left_behind)
         self._lease_age.set_function(lease_age_s)
+        self._alerts_firing.set_function(alerts_firing)
         for reason in REFUSAL_REASONS:
             self._refused.labels(reason).set_function(partial(refused, reason))
 
@@ -215,6 +225,14 @@ class Metrics:
         series[0].inc()
         if series[1] is not None:
             series[1].observe(duration_s)
+
+    def delivered(self, result: str) -> None:
+        """AlertServerObserver."""
+        self._deliveries.labels(result).inc()
+
+    def alert_taken(self, effect: str) -> None:
+        """InboxObserver."""
+        self._alerts.labels(effect).inc()
 
     def restarted(self, resource: str, cause: str) -> None:
         """StreamObserver."""

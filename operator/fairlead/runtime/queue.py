@@ -23,10 +23,11 @@ K = TypeVar("K", bound=Hashable)
 
 
 class Priority(IntEnum):
-    """Who goes first. What a person waits for goes before what a start or a resync brings."""
+    """Who goes first: what requests wait for, then what a person waits for, then what a start or a resync brings."""
 
-    EVENT = 0
-    RESYNC = 1
+    URGENT = 0
+    EVENT = 1
+    RESYNC = 2
 
 
 class QueueObserver(Protocol):

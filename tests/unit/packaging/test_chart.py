@@ -16,6 +16,8 @@ import yaml
 from hack.tools.build import Tools
 from tests.unit.packaging.restricted import violations
 
+from fairlead.config import OperatorConfig
+
 Json = dict[str, Any]
 KUBERNETES = ("1.34", "1.35", "1.36", "1.37")
 NAMESPACE = "fairlead-system"
@@ -31,6 +33,7 @@ EVERYTHING: Json = {
     "crds": {"enabled": True, "keep": False},
     "serviceAccount": {"name": "operator-account", "annotations": {"example.com/role": "x"}},
     "monitoringNamespaces": ["observability", "monitoring"],
+    "alerts": {"existingSecret": "fairlead-alerts", "key": "bearer"},
     "downloadBandwidth": "200Mi",
     "logLevel": "debug",
     "extraArgs": ["--workers=32"],
@@ -156,6 +159,9 @@ def merge(base: Json, over: Json) -> Json:
         {"podLabels": {"a": 1}},
         {"sidecars": {"enabled": "yes"}},
         {"sidecars": {"image": "x"}},
+        {"alerts": {"existingSecret": "A_B"}},
+        {"alerts": {"key": "../x"}},
+        {"alerts": {"token": "x"}},
         {"global": "x"},
     ],
     ids=str,
@@ -313,7 +319,7 @@ def test_another_release_name_changes_all_names_and_the_lease(helm: Helm) -> Non
 
 
 def test_arguments_are_what_the_operator_takes(helm: Helm) -> None:
-    from fairlead.config import OperatorConfig, make_config
+    from fairlead.config import make_config
 
     for values in CASES.values():
         (deployment,) = of_kind(helm.objects(values), "Deployment")
@@ -325,6 +331,23 @@ def test_arguments_are_what_the_operator_takes(helm: Helm) -> None:
             parsed[name.replace("-", "_")] = value
         assert parsed.keys() <= OperatorConfig.model_fields.keys()
         assert make_config(parsed, {})
+
+
+def test_alerts_are_taken_where_there_is_a_token(helm: Helm) -> None:
+    objects = helm.objects({"alerts": {"existingSecret": "tokens"}})
+    (deployment,) = of_kind(objects, "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert "--alerts-token-file=/etc/fairlead/alerts/token" in container["args"]
+    mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+    assert mounts["/etc/fairlead/alerts"]["readOnly"]
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert volumes[mounts["/etc/fairlead/alerts"]["name"]] == {"name": "alerts", "secret": {"secretName": "tokens"}}
+    (service,), (policy,) = of_kind(objects, "Service"), of_kind(objects, "NetworkPolicy")
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports["alerts"] == OperatorConfig.model_fields["alerts_port"].default
+    assert [(port["name"], port["port"]) for port in service["spec"]["ports"]] == [("http", 8080), ("alerts", 8081)]
+    assert [port["port"] for port in policy["spec"]["ingress"][0]["ports"]] == ["http", "alerts"]
 
 
 POLICIES = "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"

@@ -61,14 +61,15 @@ def test_a_waiting_worker_is_woken_by_an_add() -> None:
     run_in_fake_time(test)
 
 
-def test_user_edits_go_before_what_a_start_brings() -> None:
+def test_what_is_urgent_goes_before_user_edits_and_those_before_what_a_start_brings() -> None:
     async def test() -> None:
         queue: Queue[str] = Queue()
         for key in ("a", "b", "c"):
             queue.add(key, Priority.RESYNC)
         queue.add("edited", Priority.EVENT)
         queue.add("c", Priority.EVENT)
-        assert await drain(queue) == ["edited", "c", "a", "b"]
+        queue.add("b", Priority.URGENT)
+        assert await drain(queue) == ["b", "edited", "c", "a"]
 
     run_in_fake_time(test)
 
