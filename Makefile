@@ -107,9 +107,10 @@ engines: init ## build the real engines (CPU Ollama, about 4 minutes) into the c
 	@$(BIN)/python -m fairlead_cluster.engines build
 
 .PHONY: tools
-tools: init ## helm, kind, kstatus and llm-katan into the cache, which tests use as judges (about 2 minutes)
+tools: init ## helm, kind, kstatus, llm-katan and Prometheus into the cache, which tests use as judges (about 2 minutes)
 	@$(BIN)/python -m hack.tools
 	@$(BIN)/python -m hack.katan
+	@$(BIN)/python -m hack.prometheus || echo "tests of rules and alerts that need Prometheus will skip"
 
 .PHONY: kind-up
 kind-up: ## the same on kind, for machines with Docker

@@ -10,10 +10,10 @@ from pathlib import Path
 from fairlead.config import ENV_PREFIX, OperatorConfig
 from fairlead.providers.loader import ProviderCatalog
 from fairlead.providers.table import make_provider_notes, make_provider_table
-from hack.generate import rbac, values
+from hack.generate import rbac, rules, values
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("docs/operations.md", "docs/llmroute.md", "charts/fairlead/README.md")
+PAGES = ("docs/operations.md", "docs/monitoring.md", "docs/llmroute.md", "charts/fairlead/README.md")
 _SECTION = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -37,6 +37,7 @@ def _show(default: object) -> str:
 SECTIONS: dict[str, Callable[[], str]] = {
     "rbac": rbac.make_table,
     "options": make_options_table,
+    "alerts": rules.make_table,
     "values": values.make_table,
     "providers": partial(make_provider_table, ProviderCatalog.builtin()),
     "provider_notes": partial(make_provider_notes, ProviderCatalog.builtin()),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hack.generate import admission, argocd, conditions, crds, docs, rbac, reference, sidecars
+from hack.generate import admission, argocd, conditions, crds, docs, monitoring, rbac, reference, sidecars
 
 GENERATORS = (
     crds.generate,
@@ -10,6 +10,7 @@ GENERATORS = (
     admission.generate,
     sidecars.generate,
     argocd.generate,
+    monitoring.generate,
     conditions.generate,
     reference.generate,
     docs.generate,

@@ -154,7 +154,8 @@ def test_an_engine_file_that_never_ends(patient: Patient) -> None:
     assert "takes longer than" in message
     world.wait_observed("bystander")
     assert patient.said("The process for engines from ConfigMaps was ended: a template took longer than it may")
-    line = rf'fairlead_llmdeployment_condition\{{name="theirs",namespace="{patient.namespace}",status="True",type="Stalled"\}}'
+    labels = rf'name="theirs",namespace="{patient.namespace}",reason="EngineInvalid",status="True",type="Stalled"'
+    line = rf"fairlead_llmdeployment_condition\{{{labels}\}}"
     until(lambda: patient.metric(line) == 1, "the metric tells")
     patient.keep("engine.describe", lambda: world.kubectl("describe", "llmdep", "theirs"))
 

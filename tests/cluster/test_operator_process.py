@@ -160,7 +160,7 @@ def test_probes_and_metrics_say_what_dashboards_know(world: World) -> None:
         r'workqueue_adds_total\{controller="llmdeployment",name="llmdeployment"\} [1-9]',
         r'rest_client_requests_total\{code="201",host="127.0.0.1:\d+",method="PATCH"\} [1-9]',
         r'leader_election_master_status\{name="fairlead"\} 1',
-        r'fairlead_llmdeployment_condition\{name="m",namespace="[^"]+",status="False",type="Ready"\} 1',
+        r'fairlead_llmdeployment_condition\{name="m",namespace="[^"]+",reason="[^"]+",status="False",type="Ready"\} 1',
         r'fairlead_cache_objects\{kind="Deployment"\} [1-9]',
     ):
         assert re.search(expected, text), expected

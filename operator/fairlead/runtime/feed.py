@@ -113,13 +113,14 @@ class CustomResourceFeed:
             return True
         return self._seen_at.get(key, 0.0) >= self._listed_from
 
-    def conditions(self) -> Iterator[tuple[str, str, str, str]]:
-        """(namespace, name, type, status) of every condition in the cache, for the metrics."""
+    def conditions(self) -> Iterator[tuple[str, str, str, str, str]]:
+        """(namespace, name, type, status, reason) of every condition in the cache, for the metrics."""
         for key in self._cache.keys(self.resource.kind):
             entry = self._cache.get(key)
             assert entry is not None
             for condition in (entry.load().get("status") or {}).get("conditions") or ():
-                yield key.namespace, key.name, str(condition.get("type")), str(condition.get("status"))
+                type_, status, reason = (str(condition.get(part, "")) for part in ("type", "status", "reason"))
+                yield key.namespace, key.name, type_, status, reason
 
     async def expect(self, *, is_needed: bool = True) -> bool:
         """Wait until the kind is served at all, then note what the first list must show. Returns when kopf can start; False when the

@@ -239,12 +239,12 @@ class Metrics:
         self.watch_restarts.labels(resource, cause).inc()
 
 
-ConditionSource = Callable[[], Iterable[tuple[str, str, str, str]]]
+ConditionSource = Callable[[], Iterable[tuple[str, str, str, str, str]]]
 
 
 class ConditionCollector(Collector):
-    """`fairlead_llmdeployment_condition{namespace,name,type,status}` and the like of each kind that `conditions` has a source of: 1 for
-    the status that a condition has now.
+    """`fairlead_llmdeployment_condition{namespace,name,type,status,reason}` and the like of each kind that `conditions` has a source
+    of: 1 for the status that a condition has now.
 
     Read from the cache at each scrape: no series outlives its custom resource.
     """
@@ -259,7 +259,7 @@ class ConditionCollector(Collector):
             family = GaugeMetricFamily(
                 f"fairlead_{kind.lower()}_condition",
                 "Conditions as status shows them.",
-                labels=("namespace", "name", "type", "status"),
+                labels=("namespace", "name", "type", "status", "reason"),
             )
             for labels in source():
                 family.add_metric(labels, 1.0)

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hack import prometheus
 from hack.tools import build
 
 from fairlead_cluster.errors import BuildError
@@ -30,4 +31,23 @@ def tools() -> build.Tools:
             pytest.fail(f"the tools could not be built: {error}")
     if found is None:
         pytest.skip("helm, kind and kstatus are not in the cache: `python -m hack.tools` builds them once")
+    return found
+
+
+@pytest.fixture(scope="session")
+def promtool() -> Path:
+    """Prometheus' own judge of rules. In CI it is fetched; where that is not possible tests skip, which CI does not allow."""
+    return find_monitoring().promtool
+
+
+def find_monitoring() -> prometheus.Monitoring:
+    """Prometheus and Alertmanager, or the end of the test."""
+    found = prometheus.find()
+    if found is None and os.environ.get("CI"):
+        try:
+            found = prometheus.find_or_unpack(print)
+        except BuildError as error:
+            pytest.skip(f"no Prometheus: {error}")
+    if found is None:
+        pytest.skip("no Prometheus on PATH or in the cache: `python -m hack.prometheus` fetches it once")
     return found

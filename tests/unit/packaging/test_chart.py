@@ -33,6 +33,7 @@ EVERYTHING: Json = {
     "crds": {"enabled": True, "keep": False},
     "serviceAccount": {"name": "operator-account", "annotations": {"example.com/role": "x"}},
     "monitoringNamespaces": ["observability", "monitoring"],
+    "monitoring": {"labels": {"release": "prometheus"}, "runbookURL": "https://docs.example/runbooks"},
     "alerts": {"existingSecret": "fairlead-alerts", "key": "bearer"},
     "downloadBandwidth": "200Mi",
     "logLevel": "debug",
@@ -159,6 +160,9 @@ def merge(base: Json, over: Json) -> Json:
         {"podLabels": {"a": 1}},
         {"sidecars": {"enabled": "yes"}},
         {"sidecars": {"image": "x"}},
+        {"monitoring": {"runbookURL": "https://docs.example/runbooks/"}},
+        {"monitoring": {"runbookURL": "a b"}},
+        {"monitoring": {"interval": "30s"}},
         {"alerts": {"existingSecret": "A_B"}},
         {"alerts": {"key": "../x"}},
         {"alerts": {"token": "x"}},
@@ -348,6 +352,51 @@ def test_alerts_are_taken_where_there_is_a_token(helm: Helm) -> None:
     assert ports["alerts"] == OperatorConfig.model_fields["alerts_port"].default
     assert [(port["name"], port["port"]) for port in service["spec"]["ports"]] == [("http", 8080), ("alerts", 8081)]
     assert [port["port"] for port in policy["spec"]["ingress"][0]["ports"]] == ["http", "alerts"]
+
+
+MONITORING = ["monitoring.coreos.com/v1/PodMonitor", "monitoring.coreos.com/v1/PrometheusRule"]
+
+
+def monitoring_objects(
+    helm: Helm, values: Json, release: str = "fairlead", apis: Sequence[str] = MONITORING
+) -> list[Json]:
+    done = helm.template(values, release, apis)
+    assert done.returncode == 0, done.stderr
+    objects = [one for one in yaml.safe_load_all(done.stdout) if one]
+    return [one for one in objects if one["apiVersion"].startswith("monitoring.coreos.com/")]
+
+
+def test_monitors_and_rules_are_those_of_the_manifests_where_the_cluster_knows_them(helm: Helm, root: Path) -> None:
+    def plain(one: Json) -> Json:
+        one["metadata"]["labels"] = {k: v for k, v in one["metadata"]["labels"].items() if k not in CHART_LABELS}
+        return one
+
+    folder = root / "manifests/monitoring/objects"
+    objects = [one for path in sorted(folder.glob("p*.yaml")) for one in yaml.safe_load_all(path.read_text())]
+    assert [plain(one) for one in monitoring_objects(helm, {})] == objects
+    assert monitoring_objects(helm, {"monitoring": {"enabled": False}}) == []
+    assert {one["kind"] for one in monitoring_objects(helm, {}, apis=MONITORING[1:])} == {"PrometheusRule"}
+
+
+def test_monitors_of_another_release_find_its_own_pods(helm: Helm) -> None:
+    values = {
+        "watchNamespaces": ["ml"],
+        "monitoring": {"labels": {"release": "p"}, "runbookURL": "https://docs.example/r"},
+    }
+    engines, gateways, operator, rule = monitoring_objects(helm, values, "second")
+    assert [one["metadata"]["name"] for one in (engines, gateways, operator, rule)] == [
+        "second-fairlead-engines",
+        "second-fairlead-gateways",
+        "second-fairlead-operator",
+        "second-fairlead",
+    ]
+    assert all(one["metadata"]["labels"]["release"] == "p" for one in (engines, gateways, operator, rule))
+    assert engines["spec"]["namespaceSelector"] == gateways["spec"]["namespaceSelector"] == {"matchNames": ["ml"]}
+    assert operator["spec"]["namespaceSelector"] == {"matchNames": [NAMESPACE]}
+    assert operator["spec"]["selector"]["matchLabels"]["app.kubernetes.io/instance"] == "second"
+    alerts = [one for group in rule["spec"]["groups"] for one in group["rules"] if "alert" in one]
+    assert all(one["annotations"]["runbook_url"] == f"https://docs.example/r/{one['alert']}.md" for one in alerts)
+    assert "{{ $labels.llm_name }}" in alerts[0]["annotations"]["summary"]
 
 
 POLICIES = "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"

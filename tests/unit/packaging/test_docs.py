@@ -216,7 +216,7 @@ def test_metrics_that_are_described_exist() -> None:
 
     metrics = Metrics()
     metrics.registry.register(
-        ConditionCollector({"LLMDeployment": lambda: [("ml", "m", "Ready", "True")]}, lambda: {"Pod": 1})
+        ConditionCollector({"LLMDeployment": lambda: [("ml", "m", "Ready", "True", "Serving")]}, lambda: {"Pod": 1})
     )
     exposed = {sample for family in metrics.registry.collect() for sample in (family.name, f"{family.name}_total")}
     described = set(re.findall(r"\| `(fairlead_\w+)", (ROOT / "docs/operations.md").read_text()))

@@ -216,7 +216,9 @@ async def test_a_missing_crd_is_waited_for(monkeypatch: pytest.MonkeyPatch, capl
 
 async def test_conditions_are_read_for_the_metrics() -> None:
     async with feeding() as fed:
-        status = {"conditions": [{"type": "Ready", "status": "False"}, {"type": "Stalled", "status": "True"}]}
+        status = {
+            "conditions": [{"type": "Ready", "status": "False", "reason": "x"}, {"type": "Stalled", "status": "True"}]
+        }
         fed.event("ADDED", fed.api.put(CRS, "a", spec={}, status=status))
         fed.event("ADDED", fed.api.put(CRS, "b", spec={}))
-        assert list(fed.feed.conditions()) == [("ml", "a", "Ready", "False"), ("ml", "a", "Stalled", "True")]
+        assert list(fed.feed.conditions()) == [("ml", "a", "Ready", "False", "x"), ("ml", "a", "Stalled", "True", "")]

@@ -111,7 +111,7 @@ async def test_the_pages() -> None:
     sick = patient()
     metrics = Metrics()
     metrics.registry.register(
-        ConditionCollector({"LLMDeployment": lambda: [("ml", "a", "Ready", "True")]}, lambda: {"Pod": 3})
+        ConditionCollector({"LLMDeployment": lambda: [("ml", "a", "Ready", "True", "Serving")]}, lambda: {"Pod": 3})
     )
     sick.queue.add(ObjectKey("LLMDeployment", "ml", "waiting"))
     sick.queue.retry(ObjectKey("LLMDeployment", "ml", "failed"))
@@ -132,7 +132,10 @@ async def test_the_pages() -> None:
                 assert response.status == 404
     finally:
         await server.stop()
-    assert 'fairlead_llmdeployment_condition{name="a",namespace="ml",status="True",type="Ready"} 1.0' in text
+    assert (
+        'fairlead_llmdeployment_condition{name="a",namespace="ml",reason="Serving",status="True",type="Ready"} 1.0'
+        in text
+    )
     assert 'fairlead_cache_objects{kind="Pod"} 3.0' in text
     assert "process_resident_memory_bytes" in text
     assert queue["depth"] == 1
