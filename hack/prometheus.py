@@ -27,6 +27,8 @@ COMMANDS = {
     "alertmanager": ("prometheus-alertmanager", "alertmanager"),
 }
 TIMEOUT_S = 300.0
+#: Debian's Alertmanager has the place of this file built in.
+TEMPLATE = Path("/usr/share/prometheus/alertmanager/default.tmpl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,18 @@ class Monitoring:
     prometheus: Path
     promtool: Path
     alertmanager: Path
+
+    @property
+    def alertmanager_command(self) -> list[str]:
+        """How Alertmanager is started. Where it is not installed it sees the /usr/share that it was unpacked with, in a mount namespace of
+        its own. Raises BuildError where that is not permitted."""
+        share = self.alertmanager.parents[1] / "share"
+        if TEMPLATE.exists() or not (share / TEMPLATE.relative_to("/usr/share")).exists():
+            return [str(self.alertmanager)]
+        namespace = ["unshare", "--map-root-user", "--mount"]
+        run([*namespace, "true"], self.alertmanager.parent)
+        script = 'mount --bind "$1" /usr/share && shift && exec "$@"'
+        return [*namespace, "sh", "-c", script, "sh", str(share), str(self.alertmanager)]
 
 
 def find(environ: Mapping[str, str] = os.environ) -> Monitoring | None:

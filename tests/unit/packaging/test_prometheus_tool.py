@@ -64,3 +64,21 @@ def test_where_apt_does_not_work_nothing_is_left(tmp_path: Path, monkeypatch: py
     with pytest.raises(BuildError, match="are you root"):
         prometheus.find_or_unpack(lambda _: None, {"PATH": "", "FAIRLEAD_CACHE": str(tmp_path)})
     assert [path.name for path in (tmp_path / "tools").iterdir() if not path.name.endswith(".lock")] == []
+
+
+def test_an_alertmanager_that_was_unpacked_sees_its_own_template(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = tmp_path / "usr/bin/prometheus-alertmanager"
+    make_command(command)
+    found = prometheus.Monitoring(command, command, command)
+    monkeypatch.setattr(prometheus, "TEMPLATE", Path("/usr/share/prometheus/of-no-machine/default.tmpl"))
+    assert found.alertmanager_command == [str(command)]  # it has none: it is not Debian's
+    template = tmp_path / "usr/share/prometheus/of-no-machine/default.tmpl"
+    template.parent.mkdir(parents=True)
+    template.touch()
+    asked: list[Sequence[str]] = []
+    monkeypatch.setattr(prometheus, "run", lambda line, _: asked.append(line))
+    assert found.alertmanager_command[0] == "unshare"
+    assert found.alertmanager_command[-2:] == [str(tmp_path / "usr/share"), str(command)]
+    assert asked[0][-1] == "true"
