@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
+from hack.tools.build import Tools
 from tests.unit.packaging.restricted import violations
 from tests.unit.planning.netpol import Caller, Target, reaches
 
 from fairlead.api.names import make_engine_labels, make_gateway_labels
+
+from fairlead_cluster.build import Binaries
 
 Json = dict[str, Any]
 KUBERNETES = ("1.34", "1.35", "1.36", "1.37")
@@ -117,3 +122,33 @@ def test_every_port_has_a_protocol_and_probes_use_it(base: list[Json]) -> None:
 def test_the_token_is_mounted_by_the_operators_pod_only(base: list[Json]) -> None:
     assert of_kind(base, "ServiceAccount")["automountServiceAccountToken"] is False
     assert of_kind(base, "Deployment")["spec"]["template"]["spec"]["automountServiceAccountToken"] is True
+
+
+def test_the_component_for_alerts_is_what_the_chart_makes(
+    binaries: Binaries, tools: Tools, root: Path, tmp_path: Path
+) -> None:
+    here = os.path.relpath(root / "manifests", tmp_path)
+    overlay = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [f"{here}/base"],
+        "components": [f"{here}/alerts"],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+    command = [binaries.kubectl, "kustomize", tmp_path]
+    built = list(yaml.safe_load_all(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+    command = [tools.helm, "template", "fairlead", root / "charts/fairlead", "--namespace=fairlead-system"]
+    command += ["--set=alerts.existingSecret=fairlead-alerts"]
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    chart = [one for one in yaml.safe_load_all(done.stdout) if one]
+    for kind in ("Deployment", "Service", "NetworkPolicy"):
+        ours, theirs = of_kind(built, kind)["spec"], of_kind(chart, kind)["spec"]
+        for spec in (ours, theirs) if kind == "Deployment" else ():
+            pod = spec["template"]["spec"]
+            pod["containers"][0]["image"] = ""
+            for part in (pod["volumes"], pod["containers"][0]["volumeMounts"], pod["containers"][0]["ports"]):
+                part.sort(key=lambda one: str(one["name"]))
+        for spec in (ours, theirs) if kind == "Service" else ():
+            spec["ports"].sort(key=lambda one: str(one["name"]))
+        assert ours == theirs, kind
