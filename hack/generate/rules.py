@@ -169,6 +169,35 @@ ALERTS: Final = (
         f"{_OF_MODEL} is Stalled with reason {{{{ $labels.reason }}}} for more than five minutes. What to do: {_SEE}",
     ),
     AlertRule(
+        "LLMDeploymentScalingSignalsMissing",
+        _condition(
+            ConditionType.SCALING_ACTIVE,
+            "False",
+            (Reason.SIGNALS_MISSING, Reason.SIGNALS_STALE, Reason.SIGNALS_PARTIAL),
+        ),
+        "10m",
+        "warning",
+        f"{_OF_MODEL} is not scaled: {{{{ $labels.reason }}}}",
+        f"What the replicas of {_OF_MODEL} are decided from is missing, stale or partial for more than ten minutes, so none is taken away."
+        f" Why: {_SEE}",
+    ),
+    AlertRule(
+        "LLMDeploymentCapacityBlocked",
+        _condition(ConditionType.SCALING_ACTIVE, "False", (Reason.CAPACITY_BLOCKED,)),
+        "10m",
+        "warning",
+        f"{_OF_MODEL} needs accelerators that are not there",
+        f"{_OF_MODEL} wants more replicas than accelerators permit, for more than ten minutes. How many: {_SEE}",
+    ),
+    AlertRule(
+        "LLMDeploymentAtMaximum",
+        _condition(ConditionType.SCALING_ACTIVE, "False", (Reason.AT_MAXIMUM,)),
+        "15m",
+        "warning",
+        f"{_OF_MODEL} wants more than maxReplicas",
+        f"{_OF_MODEL} misses a target with all replicas that maxReplicas permits, for more than 15 minutes. Which target: {_SEE}",
+    ),
+    AlertRule(
         "LLMRouteStalled",
         f'max by (llm_namespace, llm_route, reason) (llm:route_condition:max{{type="{ConditionType.STALLED}",status="True"}}) == 1',
         "5m",

@@ -80,6 +80,19 @@ class ScalingDecisionStatus(ApiModel):
     """A sentence for people, with the numbers that decided."""
 
 
+class ScalingAlertStatus(ApiModel):
+    """One alert that fires, as Alertmanager delivered it."""
+
+    fingerprint: Annotated[str, Field(max_length=64)]
+    """By which Alertmanager knows it."""
+    name: Annotated[str | None, Field(max_length=128)] = None
+    """Its label alertname. Absent: it has none."""
+    starts_at: Annotated[str, Field(max_length=64)]
+    """Since when it fires (RFC 3339, UTC); with the fingerprint it names this firing."""
+    last_seen: Annotated[str, Field(max_length=64)]
+    """When it was last delivered (RFC 3339, UTC), to the minute. Five minutes later it no longer counts."""
+
+
 class ScalingStatus(ApiModel):
     """How many replicas were decided, and why."""
 
@@ -95,6 +108,8 @@ class ScalingStatus(ApiModel):
     """Until when the number from before a hand-over stays, unless spec.replicas changes. Absent: nothing is held."""
     decisions: Annotated[list[ScalingDecisionStatus] | None, Atomic, Field(max_length=20)] = None
     """The last changes of the number with what decided them, newest last. Absent: none yet."""
+    alerts: Annotated[list[ScalingAlertStatus] | None, Atomic, Field(max_length=16)] = None
+    """Alerts about this deployment that fire, by which it is decided anew at once. Absent: none."""
 
 
 class LLMDeploymentStatus(ApiModel):

@@ -12,6 +12,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
+from fairlead.facts.alerts import ActiveAlert
+
 if TYPE_CHECKING:
     from fairlead.facts.observed import ObjectKey
 
@@ -94,15 +96,16 @@ class Signals:
     """All that is known of one LLMDeployment beside its own objects when replicas are decided.
 
     `samples` and `recommendations`: oldest first, those that are still of use. `held`: requests that gateways hold for it, None where none
-    is asked. `is_urgent`: somebody (an alert) says that targets are missed. `capacity`: replicas that the cluster's accelerators permit,
-    None where that is not known. `writer`: an autoscaler that writes spec.replicas, `writer_of_child`: one that writes the Deployment's
-    ("": none), as people call it.
+    is asked. `alerts`: about it, those that fire; `is_urgent`: somebody (an alert) says that targets are missed. `capacity`: replicas that
+    the cluster's accelerators permit, None where that is not known. `writer`: an autoscaler that writes spec.replicas, `writer_of_child`:
+    one that writes the Deployment's ("": none), as people call it.
     """
 
     samples: tuple[Sample, ...] = ()
     recommendations: tuple[Recommendation, ...] = ()
     held: int | None = None
     is_urgent: bool = False
+    alerts: tuple[ActiveAlert, ...] = ()
     capacity: int | None = None
     writer: str = ""
     writer_of_child: str = ""

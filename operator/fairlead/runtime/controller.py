@@ -41,7 +41,7 @@ from fairlead.runtime.pods import Pods
 from fairlead.runtime.queue import Priority, Queue
 from fairlead.runtime.refusals import Refusal, is_transient, least_wait_s, slow_retry_s
 from fairlead.runtime.scaling import ScalingDesk
-from fairlead.runtime.statuswriter import StatusTiming, StatusWriter, is_beginning, is_unseen, is_urgent
+from fairlead.runtime.statuswriter import StatusTiming, StatusWriter, is_awaited, is_beginning, is_unseen, is_urgent
 from fairlead.runtime.troubles import Troubles
 
 logger = logging.getLogger(__name__)
@@ -259,11 +259,11 @@ class Controller:
             # What was just written is about to move; the next pass sees it settled and tells of it.
             wait_s = memory.timing.due_in_s(self._clock(), urgent=True)
         status_error = None
-        if wait_s == 0.0 or plan.acts_on_status:
+        hurries = plan.acts_on_status or is_awaited(raw.get("status") or {}, plan.status)
+        if wait_s == 0.0 or hurries:
             if news or outcome.written:
                 plan = await self._plan(key, raw, memory)
-            at_once = news or plan.acts_on_status
-            wait_s, status_error = await self._keep_status(owner, raw, plan, memory, outcome, at_once=at_once)
+            wait_s, status_error = await self._keep_status(owner, raw, plan, memory, outcome, at_once=news or hurries)
             if plan.acts_on_status and status_error is None:
                 self._queue.add(key)  # status holds a decision now: another pass carries it out
         if wait_s > 0.0 and not outcome.errors:  # after an error the backoff, or the server, says when

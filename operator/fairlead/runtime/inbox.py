@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any, Final, Protocol
 
 from fairlead.api import names
-from fairlead.facts.alerts import Alert, Delivery
+from fairlead.facts.alerts import ActiveAlert, Alert, Delivery
 from fairlead.facts.observed import ObjectKey
 from fairlead.kube.cache import Cache, Change
 from fairlead.runtime.kinds import describe_key
@@ -143,6 +143,10 @@ class Inbox:
         else:
             self._books[uid] = book
         return book
+
+    def alerts_of(self, raw: Mapping[str, Any]) -> tuple[ActiveAlert, ...]:
+        """The same, and none where the operator does not decide how many replicas there are."""
+        return self.book_of(raw).active if raw.get("kind") == names.LLMDEPLOYMENT and is_scaled_here(raw) else ()
 
     def _book_of(self, raw: Mapping[str, Any]) -> Book:
         known = self._books.get(str(raw["metadata"]["uid"]))

@@ -89,6 +89,7 @@ class Operator:
         self.informers = self._make_informers(loop_time)
         self.applier = self._make_applier(loop_time)
         self.signals = Collector(self.cache, make_sources(loop_time), self._enqueue, clock=loop_time)
+        self.inbox = Inbox(self.cache, self._evaluate, self.metrics, clock=loop_time, wall=lambda: datetime.now(UTC))
         self.controller = self._make_controller(loop_time)
         self.probe = LoopProbe(self.metrics, loop_time)
         self.streams = self._name_streams()
@@ -98,7 +99,6 @@ class Operator:
         self.server = Server(
             self.metrics.registry, self.health, self._debug, config.metrics_address, config.metrics_port
         )
-        self.inbox = Inbox(self.cache, self._evaluate, self.metrics, clock=loop_time, wall=lambda: datetime.now(UTC))
         self.alert_server = self._make_alert_server(loop_time)
         conditions = {name: feed.conditions for name, feed in self.feeds.items()}
         self.metrics.registry.register(ConditionCollector(conditions, self.cache.counts))
@@ -422,7 +422,7 @@ class Operator:
             clock=clock,
             wall=lambda: datetime.now(UTC),
             may_write=self._may_write,
-            desk=ScalingDesk(self.cache, self.signals),
+            desk=ScalingDesk(self.cache, self.signals, self.inbox.alerts_of),
         )
 
     def _let_metrics_see(self, loop: asyncio.AbstractEventLoop) -> None:

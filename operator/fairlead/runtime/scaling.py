@@ -6,10 +6,11 @@ autoscalers there are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from fairlead.api import names
+from fairlead.facts.alerts import ActiveAlert
 from fairlead.facts.observed import ObjectKey
 from fairlead.facts.scaling import Recommendation, Signals
 from fairlead.kube.cache import Cache, Change
@@ -26,9 +27,15 @@ _GROUP: Final = names.API_VERSION.partition("/")[0]
 class ScalingDesk:
     """Gathers before a plan is made, and remembers after. Without a collector nothing is measured."""
 
-    def __init__(self, cache: Cache, collector: Collector | None = None) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        collector: Collector | None = None,
+        alerts_of: Callable[[Mapping[str, Any]], tuple[ActiveAlert, ...]] = lambda _: (),
+    ) -> None:
         self._cache = cache
         self._collector = collector
+        self._alerts_of = alerts_of
         self._recommendations: dict[ObjectKey, tuple[Recommendation, ...]] = {}
 
     def gather(self, key: ObjectKey, raw: Mapping[str, Any]) -> Signals:
@@ -38,9 +45,12 @@ class ScalingDesk:
         writers = dict(self._find_writers(key))
         if not writers and not is_scaled(raw):
             return _NOTHING
+        alerts = self._alerts_of(raw)
         return Signals(
             samples=self._collector.samples(key) if self._collector is not None else (),
             recommendations=self._recommendations.get(key, ()),
+            alerts=alerts,
+            is_urgent=bool(alerts),
             writer=writers.get(LLMDEPLOYMENT.kind, ""),
             writer_of_child=writers.get(DEPLOYMENT.kind, ""),
         )

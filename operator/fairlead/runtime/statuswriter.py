@@ -162,6 +162,15 @@ def is_urgent(live: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
     return any(_status_of(live, kind) != _status_of(status, kind) for kind in _URGENT)
 
 
+def is_awaited(live: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+    """Whether somebody waits for this difference with a connection open: who delivered an alert."""
+    return bool(_alerts_of(live) != _alerts_of(status))
+
+
+def _alerts_of(status: Mapping[str, Any]) -> Any:
+    return normalise((status.get("scaling") or {}).get("alerts") or [])
+
+
 def is_unseen(child: Mapping[str, Any]) -> bool:
     """Whether a Deployment's status is that of an older generation. An annotation that anybody puts on it makes a new one, too."""
     if child.get("kind") != DEPLOYMENT.kind:

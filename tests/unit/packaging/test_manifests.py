@@ -15,7 +15,6 @@ from tests.unit.packaging.restricted import violations
 from tests.unit.planning.netpol import Caller, Target, reaches
 
 from fairlead.api.names import make_engine_labels, make_gateway_labels
-
 from fairlead_cluster.build import Binaries
 
 Json = dict[str, Any]

@@ -16,6 +16,7 @@ from fairlead.errors import EngineTemplateError, RenderError
 from fairlead.facts.observed import ObjectKey, Observed, OperatorFacts
 from fairlead.hardware.sizing import UNKNOWN_SIZE_BUDGET_S
 from fairlead.planning.conditions import make_conditions, make_transition_events
+from fairlead.planning.deployment.alerts import find_alerts_due_s, note_alerts
 from fairlead.planning.deployment.blueprint import Draw, draw_blueprint
 from fairlead.planning.deployment.claim import find_immutable_changes
 from fairlead.planning.deployment.metadata import describe_taken
@@ -35,7 +36,7 @@ __all__ = ["plan_deployment", "plan_invalid"]
 Json = dict[str, Any]
 
 #: Fields of status that a spec which cannot be carried out leaves as they were.
-_KEPT = ("endpoint", "model", "engine", "accelerator", "revision", "scaling")
+_KEPT = ("endpoint", "model", "engine", "accelerator", "revision")
 
 
 def plan_deployment(
@@ -103,14 +104,15 @@ def plan_deployment(
         fewest=resource.spec.autoscaling.min_replicas if resource.spec.autoscaling is not None else None,
     )
     conditions = [*decide_conditions(situation), scaling.condition]
-    status = _make_status(serving, chosen, situation) | ({"scaling": scaling.status} if scaling.status else {})
+    told = note_alerts(scaling.status, observed.signals.alerts)
+    status = _make_status(serving, chosen, situation) | ({"scaling": told} if told else {})
     status |= {"conditions": make_conditions(conditions, metadata.generation, resource.status, now)}
     return Plan(
         children=children,
         deletes=find_deletes(observed, {child.key for child in wanted}, metadata),
         status=status,
         events=(*make_transition_events(conditions, resource.status), *scaling.events),
-        requeue_after_s=_find_due(pods, scaling),
+        requeue_after_s=_find_due(pods, scaling, find_alerts_due_s(observed.signals.alerts, now)),
         acts_on_status=scaling.is_decided,
         recommendations=scaling.recommendations,
         wish=make_scrape_wish(serving) if scaling.is_measured else None,
@@ -150,12 +152,20 @@ def _plan_standstill(
     )
     conditions = [*decide_conditions(situation), stand_still(previous)]
     kept = {key: previous[key] for key in _KEPT if key in previous}
+    told = note_alerts(previous.get("scaling"), observed.signals.alerts)
+    kept |= {"scaling": told} if told else {}
     status = (
         kept
         | _make_counts(metadata, rollout)
         | {"conditions": make_conditions(conditions, metadata.generation, previous, now)}
     )
-    return Plan(children=(), deletes=(), status=status, events=make_transition_events(conditions, previous))
+    return Plan(
+        children=(),
+        deletes=(),
+        status=status,
+        events=make_transition_events(conditions, previous),
+        requeue_after_s=find_alerts_due_s(observed.signals.alerts, now),
+    )
 
 
 def _describe_scene(pods: PodHealth) -> Scene:
@@ -163,8 +173,8 @@ def _describe_scene(pods: PodHealth) -> Scene:
     return Scene(pods.ready, pods.starting_since, fitting, pods.startup_s)
 
 
-def _find_due(pods: PodHealth, scaling: Scaling) -> float | None:
-    due_s = (*(trouble.due_s for trouble in pods.troubles), scaling.due_s)
+def _find_due(pods: PodHealth, scaling: Scaling, alerts_due_s: float | None) -> float | None:
+    due_s = (*(trouble.due_s for trouble in pods.troubles), scaling.due_s, alerts_due_s)
     return min((due for due in due_s if due is not None), default=None)
 
 
