@@ -50,14 +50,21 @@ class Stack:
 
 @contextmanager
 def monitoring_stack(
-    tools: Monitoring, folder: Path, *, engines: Sequence[str], webhook: str, token: str, first_token_s: float
+    tools: Monitoring,
+    folder: Path,
+    *,
+    engines: Sequence[str],
+    webhook: str,
+    token: str,
+    first_token_s: float,
+    namespace: str = "ml",
 ) -> Iterator[Stack]:
-    """Scrapes `engines` (host:port, all of ml/m) each second, and sends what fires to `webhook`."""
+    """Scrapes `engines` (host:port, all of the LLMDeployment m) each second, and sends what fires to `webhook`."""
     prometheus_port, alertmanager_port = free_ports(2)
     credentials = folder / "token"
     credentials.write_text(token)
     (folder / "rules.yml").write_text(quick_rules(first_token_s))
-    target = {"targets": list(engines), "labels": {"llm_namespace": "ml", "llm_name": "m"}}
+    target = {"targets": list(engines), "labels": {"llm_namespace": namespace, "llm_name": "m"}}
     prometheus = {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
         "rule_files": ["rules.yml"],
