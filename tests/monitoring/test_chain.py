@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hack.prometheus import Monitoring
 from tests.monitoring.stack import monitoring_stack
 from tests.unit.packaging.conftest import find_monitoring
 from tests.unit.runtime.alertdesk import KEY, TOKEN, alert_desk
@@ -85,6 +86,16 @@ async def traffic(address: str) -> AsyncIterator[Traffic]:
             await task
 
 
+def find_startable() -> Monitoring:
+    """Prometheus and Alertmanager, or the end of the test."""
+    tools = find_monitoring()
+    try:
+        _ = tools.alertmanager_command
+    except BuildError as error:
+        pytest.skip(f"Alertmanager cannot be started: {error}")
+    return tools
+
+
 async def until(condition: Callable[[], object], what: str) -> float:
     """Seconds that it took."""
     began = time.monotonic()
@@ -95,11 +106,7 @@ async def until(condition: Callable[[], object], what: str) -> float:
 
 
 async def test_slow_engine_alert_status_and_back(tmp_path: Path) -> None:
-    tools = find_monitoring()
-    try:
-        _ = tools.alertmanager_command
-    except BuildError as error:
-        pytest.skip(f"Alertmanager cannot be started: {error}")
+    tools = find_startable()
     desk_folder, folder = tmp_path / "desk", tmp_path / "stack"
     desk_folder.mkdir()
     folder.mkdir()
