@@ -41,6 +41,7 @@ def maximal(namespace: str, length: int, *, targets: int = 16) -> Json:
                 ],
                 "timeouts": {"request": "1h30m"},
                 "affinity": {"header": name("x-", number, 64)},
+                "hold": {"patience": "1h", "overflowAfter": "59m59s", "maxRequests": 10_000},
             }
             for number in range(256)
         ],

@@ -71,9 +71,9 @@ class World:
     def __getitem__(self, name: str) -> FakeProvider:
         return self.providers.by_name[name]
 
-    def table(self, spec: Json) -> RouteTable:
-        """The route table of a spec, in this world."""
-        return table_of(spec, self.providers)
+    def table(self, spec: Json, waking: frozenset[str] = frozenset()) -> RouteTable:
+        """The route table of a spec, in this world. `waking`: deployments that go to zero replicas and come back for a request."""
+        return table_of(spec, self.providers, waking)
 
     def reset(self) -> None:
         """Everybody is well and has seen nothing."""
@@ -91,10 +91,10 @@ class World:
         return {name: ids for name, ids in found.items() if ids}
 
 
-def table_of(spec: Json, providers: FakeProviders) -> RouteTable:
+def table_of(spec: Json, providers: FakeProviders, waking: frozenset[str] = frozenset()) -> RouteTable:
     """As planner.plan_route makes it, with each backend at its fake's address."""
     route = parse_route(spec)
-    return make_route_table(route, _resolve(route, providers))
+    return make_route_table(route, _resolve(route, providers, waking))
 
 
 def rendered_of(spec: Json, providers: FakeProviders, letting_in: frozenset[str]) -> RenderedRoute:
@@ -104,9 +104,9 @@ def rendered_of(spec: Json, providers: FakeProviders, letting_in: frozenset[str]
     return RenderedRoute(route, _facts(), resolved, make_route_table(route, resolved), (), (), (), (), letting_in)
 
 
-def _resolve(route: LLMRoute, providers: FakeProviders) -> list[Resolved]:
+def _resolve(route: LLMRoute, providers: FakeProviders, waking: frozenset[str] = frozenset()) -> list[Resolved]:
     operator = OperatorFacts(trusted_hosts=frozenset({TRUSTED_HOST}))
-    return [_move(one, providers) for one in resolve_backends(route, _facts(), operator, CATALOG)]
+    return [_move(one, providers) for one in resolve_backends(route, _facts(waking), operator, CATALOG)]
 
 
 def make_route_table(route: LLMRoute, resolved: Sequence[Resolved]) -> RouteTable:
@@ -132,10 +132,18 @@ def parse_route(spec: Json) -> LLMRoute:
     return parsed
 
 
-def _facts() -> RouteFacts:
+def _facts(waking: frozenset[str] = frozenset()) -> RouteFacts:
     return RouteFacts(
         deployments={
-            name: LocalDeployment(name, f"{name}-model", 8000, 1, 1, is_confidential=name not in NOT_CONFIDENTIAL)
+            name: LocalDeployment(
+                name,
+                f"{name}-model",
+                8000,
+                1,
+                1,
+                is_confidential=name not in NOT_CONFIDENTIAL,
+                can_wake=name in waking,
+            )
             for name, hosts in BACKENDS.items()
             if not hosts
         },

@@ -30,6 +30,7 @@ NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 FACTS = RouteFacts(
     deployments={
         "llama-8b": LocalDeployment("llama-8b", "llama-8b", 8000, ready=1, is_confidential=True),
+        "asleep": LocalDeployment("asleep", "llama-8b", 8000, desired=0, is_confidential=True, can_wake=True),
         "encrypted": LocalDeployment(
             "encrypted",
             "llama-8b",

@@ -150,6 +150,7 @@ def _make_backend(dice: random.Random, name: str, state: State, world: dict[str,
                 "tls": state.encrypted or random.Random(f"tls {name} {state}").random() < 0.3,
                 "servedModel": dice.choice(["llama", "qwen", f"own-{name}"]),
                 "port": dice.choice([8000, 11434]),
+                "wakes": random.Random(f"wakes {name} {state}").random() < 0.5,
             }
         slow = {"slowStart": "30s"} if random.Random(f"{name} {state}").random() < 0.3 else {}
         return {"name": name, "deployment": {"name": f"llm-{name}", **slow}}
@@ -228,7 +229,9 @@ def _make_model(dice: random.Random, name: str, backends: Sequence[str], states:
         {"promptPrefix": {"characters": 7}},
     ]
     affinity = {"affinity": own.choice(kinds)} if has_pods and own.random() < 0.4 else {}
-    return {"name": name, "targets": targets, **affinity}
+    holds = [{}, {"overflowAfter": "0s"}, {"patience": "30s", "overflowAfter": "5s", "maxRequests": 3}]
+    hold = {"hold": own.choice(holds)} if has_pods and own.random() < 0.5 else {}
+    return {"name": name, "targets": targets, **affinity, **hold}
 
 
 def _make_policy(dice: random.Random, default: str, has_roles: bool) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Final
 
 from tests.law.addresses import Facts
 from tests.law.limits import find_more_than_a_limit
+from tests.law.reading_hold import is_hold, read_hold
 from tests.law.reading_tls import read_tls
 from tests.law.shadow_rules import read_patterns
 from tests.law.strict import Json, Unreadable
@@ -44,8 +45,7 @@ class Refused:
     skips: bool = False
 
 
-#: What one member of a group comes to, and its weight.
-Member = tuple[Facts | Refused, int]
+Member = tuple[Facts | Refused, int]  # what one member of a group comes to, and its weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +250,7 @@ class Gateway:
             for host in self.egress_hosts.values()
             for route in host["routes"]
             for matcher in route["match"].get("headers", ())
-            if matcher["name"] == IDLE_HEADER
+            if matcher["name"] == IDLE_HEADER and "string_match" in matcher
         ]
         return (None, *sorted({matcher["string_match"]["exact"] for matcher in matchers}))
 
@@ -260,8 +260,7 @@ class Gateway:
         self, domain: str, method: str, path: str, mark: str | None, idle: str | None = None
     ) -> Facts | Refused:
         """What the egress listener does with a request that carries this class, and this idle time if it is for a stream. Whether it
-        says on which pod it belongs makes no difference to where it goes (or it finds nobody: while the routes have changed and the
-        clusters have not yet)."""
+        says on which pod it belongs makes no difference to where it goes (or it finds nobody: while clusters have not changed yet)."""
         usual, pinned = (self._ask_egress(domain, method, path, mark, idle, affinity) for affinity in (None, "7"))
         if pinned not in (usual, Refused(503)):
             raise Unreadable(f"with an affinity {domain} leads to {pinned}, without to {usual}")
@@ -273,9 +272,7 @@ class Gateway:
         host = self.egress_hosts.get(domain.lower(), self.egress_hosts.get("*"))
         if host is None:
             return Refused(404)
-        _only(
-            host,
-            f"egress {domain}",
+        known = (
             "name",
             "domains",
             "request_body_buffer_limit",
@@ -283,12 +280,20 @@ class Gateway:
             "routes",
             "typed_per_filter_config",
         )
+        _only(host, f"egress {domain}", *known)
         headers = {":method": method, ":authority": domain}
         said = ((CLASS_HEADER, mark), (IDLE_HEADER, idle), (AFFINITY_HEADER, affinity))
         headers |= {name: value for name, value in said if value is not None}
         for route in host["routes"]:
             if _matches(route["match"], path, headers):
+                if is_hold(route):
+                    inner = read_hold(host, route, self.clusters, self.egress_hosts)
+                    return (
+                        Refused(503) if inner is None else self._ask_egress(inner, method, path, mark, idle, affinity)
+                    )
                 hop = self._leave(route, path, domain)
+                if isinstance(hop, Facts) and "envoy.filters.http.lua" in host.get("typed_per_filter_config", {}):
+                    raise Unreadable(f"{domain} sends requests out as they came")
                 if isinstance(hop, Facts) and hop.credentials != () and not _keeps_refused_keys(host, domain):
                     raise Unreadable(f"{domain} passes on what a provider says of its key")
                 return hop

@@ -95,6 +95,7 @@ def _facts(route: Json, world: Json) -> RouteFacts:
             is_tls=found["tls"],
             is_encrypted=found["encrypted"],
             certificate_secret=f"tls-{name}" if found["tls"] else "",
+            can_wake=found.get("wakes", False),
         )
         for name, found in world["deployments"].items()
     }

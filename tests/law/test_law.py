@@ -186,7 +186,17 @@ def assert_own_secrets(case: Case, children: Any, where: str) -> None:
 def test_the_oracle_shares_nothing_with_what_it_judges() -> None:
     """Only `rendering` and the mutations know fairlead; neither the truth table, nor the reader, nor the cases, nor the judge does."""
     folder = Path(__file__).parent
-    for name in ("truth", "addresses", "envoy_reader", "strict", "shadow_rules", "judge", "cases", "narrowings"):
+    for name in (
+        "truth",
+        "addresses",
+        "envoy_reader",
+        "strict",
+        "reading_hold",
+        "shadow_rules",
+        "judge",
+        "cases",
+        "narrowings",
+    ):
         tree = ast.parse((folder / f"{name}.py").read_text())
         imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
         imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}

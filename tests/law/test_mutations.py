@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 import pytest
+import tests.law.mutations_of_hold
 import tests.law.mutations_of_limits
 import tests.law.mutations_of_tls  # noqa: F401 - both register their own
 from tests.law.cases import Case, deal, make_requests

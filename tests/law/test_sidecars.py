@@ -92,8 +92,9 @@ def check(case: Case, route: Json, request: Request, ruling: Ruling, gateway: Ga
 
 
 def is_direct(backend: Json, world: Json) -> bool:
-    """A deployment that serves in the open."""
-    return "deployment" in backend and not world["deployments"].get(backend["deployment"]["name"], {}).get("tls", False)
+    """A deployment that serves in the open, and is not woken by requests: for it they must go where the operator sees them."""
+    found = world["deployments"].get(backend.get("deployment", {}).get("name"), {})
+    return "deployment" in backend and not found.get("tls", False) and not found.get("wakes", False)
 
 
 def find_provider(route: Json, files: Mapping[str, str]) -> str:
@@ -141,7 +142,8 @@ def test_sidecars_do_nothing_that_the_gateway_would_not(change: Callable[[Json],
 
 MUTATIONS: Final[Mapping[str, tuple[str, Any]]] = {
     "providers are tried directly": ("_is_direct", lambda _: True),
-    "deployments with TLS are tried directly": ("_is_direct", lambda one: one.access == "Local"),
+    "deployments with TLS are tried directly": ("_is_direct", lambda one: one.access == "Local" and not one.can_wake),
+    "deployments at zero are tried directly": ("_is_direct", lambda one: one.access == "Local" and not one.is_tls),
     "nobody is tried directly": ("_is_direct", lambda _: False),
     "nothing is passed on": (
         "_make_chain",

@@ -4,8 +4,8 @@ Each function here is a sentence of DESIGN.md, "Law of the data classes" and "Fa
 reviewer can lay both side by side. `route` is the spec of an LLMRoute as a plain mapping, as a user writes it; `world` says
 what is around it:
 
-    deployments   name -> {confidential, encrypted, tls (its pods serve it), ours (its Service is), servedModel, port}; a name
-                  that is missing does not exist
+    deployments   name -> {confidential, encrypted, tls (its pods serve it), ours (its Service is), servedModel, port, wakes (it goes
+                  to zero and comes back for a request)}; a name that is missing does not exist
     secrets       name -> {use, hosts, keys (None: not known)}
     trustedHosts  the operator's list
 """

@@ -232,6 +232,20 @@ class RouteTimeoutsSpec(ApiModel):
     at work. Absent: as long as request, so that a backend which is connected and silent is not given up before."""
 
 
+class HoldSpec(ApiModel):
+    """How requests wait for a deployment that is at zero replicas and wakes for them."""
+
+    patience: Annotated[str, Field(min_length=2, max_length=32)] = "2m"
+    """How long about a request waits for a pod, as a duration such as 2m (1s to 1h; for requests without stream it counts as part of
+    timeouts.request, so it may not be longer); then the next target is tried, or the answer is 503. Default: 2m."""
+    max_requests: Annotated[Int, Field(ge=1, le=10_000)] = 100
+    """How many requests of this model wait at each gateway for each deployment; one more goes to the next target at once, or is answered
+    with 503. Each keeps its body in the gateway's memory. Default: 100."""
+    overflow_after: Annotated[str | None, Field(min_length=2, max_length=32)] = None
+    """How long about a request waits that has another target to go to, as a duration from 0s (goes there at once, and the deployment
+    wakes meanwhile) to patience. Targets that its class or caller may not use do not count. Absent: as long as patience."""
+
+
 class PromptPrefixSpec(ApiModel):
     """Which part of a prompt says that requests belong together."""
 
@@ -265,6 +279,10 @@ class RouteModelSpec(ApiModel):
     affinity: AffinitySpec | None = None
     """Which requests go to the same pod of a deployment while it is healthy and has at most one and a half times its
     share of them. A target must be a deployment. Absent: each request goes to the less busy one of two pods."""
+    hold: HoldSpec | None = None
+    """How requests wait while a deployment of the targets is at zero replicas and wakes for them
+    (autoscaling.minReplicas: 0). Absent: they do not wait; the next target is tried at once, or the answer is 503, and the deployment
+    wakes all the same."""
 
 
 class ApiKeysSpec(ApiModel):

@@ -19,7 +19,8 @@ class LocalDeployment:
     """An LLMDeployment of the route's namespace, as far as a gateway must know it.
 
     `served_model`: what its engine calls the model; `port`: the pods' own, None until its headless Service is there and ours;
-    `ready` and `desired` count replicas; `is_confidential`: it keeps what it is sent (image, environment, egress), `why_not`
+    `ready` and `desired` count replicas; `can_wake`: it goes to zero replicas, and comes back for a request;
+    `is_confidential`: it keeps what it is sent (image, environment, egress), `why_not`
     says what is against that; `is_tls`: its pods serve TLS, with a certificate that the authorities
     in `certificate_secret` have signed; `is_encrypted`: its spec demands that, and nothing writes what it is sent into a log,
     `why_not_encrypted` says what is against that.
@@ -36,6 +37,7 @@ class LocalDeployment:
     certificate_secret: str = ""
     is_encrypted: bool = False
     why_not_encrypted: str = ""
+    can_wake: bool = False
 
 
 @dataclass(frozen=True, slots=True)

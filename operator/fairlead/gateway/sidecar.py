@@ -50,8 +50,9 @@ def make_sidecar_table(table: RouteTable, gateway: Upstream, *, heeds_limits: bo
 
 
 def _is_direct(upstream: Upstream) -> bool:
-    """Deployments with TLS have a certificate by authorities that an application pod does not mount."""
-    return upstream.access is LLMAccess.LOCAL and not upstream.is_tls
+    """Deployments with TLS have a certificate by authorities that an application pod does not mount. One that wakes does so when a gateway
+    says that somebody asks for it: of sidecars the operator asks nothing."""
+    return upstream.access is LLMAccess.LOCAL and not upstream.is_tls and not upstream.can_wake
 
 
 def _is_passed_on(chain: Chain) -> bool:
@@ -71,10 +72,15 @@ def _make_chain(chain: Chain, direct: frozenset[str], gateway: Upstream) -> Chai
     attempt = Attempt(GATEWAY, chain.model, gateway.place, gateway.access)
     # The gateway may have to wait for each of its targets before it answers; Envoy knows one time for all attempts.
     timeouts = chain.timeouts
-    waits_s = len(chain.groups) * timeouts.response_headers_s + _WAY_S
-    tries_s = len(chain.groups) * timeouts.attempt_s + _WAY_S if timeouts.attempt_s is not None else None
+    extra_s = sum(chain.waits_s) + _WAY_S
+    waits_s = len(chain.groups) * timeouts.response_headers_s + extra_s
+    tries_s = len(chain.groups) * timeouts.attempt_s + extra_s if timeouts.attempt_s is not None else None
+    # Nobody waits here: for whom one may wait stands behind the gateway.
+    direct_groups = (
+        tuple(replace(one, attempt=replace(one.attempt, hold=None)) for one in group) for group in chain.groups[:own]
+    )
     return replace(
         chain,
-        groups=(*chain.groups[:own], (Weighted(attempt, 1),)),
+        groups=(*direct_groups, (Weighted(attempt, 1),)),
         timeouts=replace(timeouts, response_headers_s=waits_s, attempt_s=tries_s),
     )

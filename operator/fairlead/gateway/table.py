@@ -17,6 +17,7 @@ from fairlead.api.route import (
     DataClass,
     DataPolicySpec,
     GatewaySpec,
+    HoldSpec,
     LimitsSpec,
     LLMAccess,
     LLMRouteSpec,
@@ -24,6 +25,7 @@ from fairlead.api.route import (
     RouteTimeoutsSpec,
     TargetSpec,
 )
+from fairlead.gateway.hold import Hold
 from fairlead.policy.law import CLASSES, IMPLIED_ROLE, Backend, Caller, Role, Verdict, judge, permits_class
 
 __all__ = [
@@ -66,8 +68,9 @@ class Upstream:
     """How a backend is reached. `paths`: gateway path -> the backend's own, only endpoints that it serves; `classes`: what the class
     rule lets go there, whoever asks; `is_tls`: its certificate must name `server_name` and be signed by `authorities` (a Secret
     and its key; None: by whom the gateway's image trusts); `failing_statuses`: those that mean "not here" beside the usual ones;
-    `slow_start_s`: how long a new pod takes until it gets its whole share (0: gets it at once); `keeping_paths`: gateway paths
-    of the endpoints that keep what they are not told to forget."""
+    `slow_start_s`: how long a new pod takes until it gets its whole share (0: gets it at once); `can_wake`: a deployment that
+    goes to zero replicas, and comes back for a request; `keeping_paths`: gateway paths of the endpoints that keep what they are not
+    told to forget."""
 
     name: str
     access: LLMAccess
@@ -84,6 +87,7 @@ class Upstream:
     has_stream_usage: bool = True
     failing_statuses: tuple[int, ...] = ()
     slow_start_s: float = field(default=0, repr=False)
+    can_wake: bool = field(default=False, repr=False)
     keeping_paths: tuple[str, ...] = field(default=(), repr=False)
 
     @property
@@ -100,12 +104,13 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Attempt:
-    """One place to try: a backend, what it calls the model, and where that is (`Upstream.place`)."""
+    """One place to try: a backend, what it calls the model, and where that is (`Upstream.place`). `hold`: it may wait there."""
 
     backend: str
     model: str
     place: str
     access: LLMAccess
+    hold: Hold | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +158,9 @@ class Chain:
     def route(self) -> str:
         """Sixteen hexadecimal digits over all of it but the class."""
         attempt_s = self.timeouts.attempt_s
+        holds = [weighted.attempt.hold for group in self.groups for weighted in group]
         shape = (self.model, self.groups, self.timeouts, *(() if attempt_s is None else (attempt_s,)))
+        shape += (holds,) if any(holds) else ()
         return blake2b(repr(shape).encode(), digest_size=8).hexdigest()
 
     @property
@@ -163,8 +170,20 @@ class Chain:
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
-        """Each place once, in the order in which it is tried first."""
-        return tuple(dict.fromkeys(weighted.attempt for group in self.groups for weighted in group))
+        """Each place once, in the order in which it is tried first, however one waits there."""
+        return tuple(dict.fromkeys(replace(one.attempt, hold=None) for group in self.groups for one in group))
+
+    @property
+    def held(self) -> tuple[Attempt, ...]:
+        """The attempts that may wait, or stand beside such."""
+        found = (weighted.attempt for group in self.groups for weighted in group)
+        return tuple(dict.fromkeys(attempt for attempt in found if attempt.hold is not None))
+
+    @property
+    def waits_s(self) -> tuple[float, ...]:
+        """For each group the longest that a request waits in it for a pod to wake, seconds."""
+        holds = ([weighted.attempt.hold for weighted in group] for group in self.groups)
+        return tuple(max((hold.longest_s for hold in group if hold is not None), default=0.0) for group in holds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,12 +412,35 @@ def _make_chain(
     for priority in sorted({target.priority for target in permitted}):
         same = [target for target in permitted if target.priority == priority]
         groups += _make_groups(same, model, upstreams, served_models)
+    timeouts = _read_timeouts(model.timeouts or RouteTimeoutsSpec())
+    waking = frozenset(target.backend for target in permitted if upstreams[target.backend].can_wake)
+    if model.hold is not None and waking:
+        groups = _hold(groups, model.name, model.hold, timeouts, waking)
     return Chain(
         model=model.name,
         data_class=verdict.class_for({target.backend for target in model.targets}),
         groups=tuple(groups),
-        timeouts=_read_timeouts(model.timeouts or RouteTimeoutsSpec()),
+        timeouts=timeouts,
     )
+
+
+def _hold(
+    groups: Sequence[tuple[Weighted, ...]], model: str, spec: HoldSpec, timeouts: Timeouts, waking: frozenset[str]
+) -> list[tuple[Weighted, ...]]:
+    """The same attempts, in the same order. Whoever has another one after it waits for that long, and the last one as long as patience."""
+    patience_s = parse_duration_s(spec.patience)
+    overflow_s = parse_duration_s(spec.overflow_after) if spec.overflow_after is not None else patience_s
+
+    def hold(weighted: Weighted, wait_s: float) -> Weighted:
+        wait = wait_s if weighted.attempt.backend in waking else None
+        made = Hold(model, wait, spec.max_requests, timeouts.response_headers_s, timeouts.attempt_s)
+        return replace(weighted, attempt=replace(weighted.attempt, hold=made))
+
+    last = len(groups) - 1
+    return [
+        tuple(hold(one, patience_s if number == last else min(overflow_s, patience_s)) for one in group)
+        for number, group in enumerate(groups)
+    ]
 
 
 def _make_groups(

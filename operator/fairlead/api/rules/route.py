@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from fairlead.api.rules.authentication import AUTHENTICATION_RULES
 from fairlead.api.rules.detectors import DETECTOR_RULES
+from fairlead.api.rules.hold import HOLD_RULES
 from fairlead.api.rules.names import (
     DATA_KEY,
     DNS_LABEL,
@@ -399,6 +400,7 @@ RULES: Final = (
         remedy="give one of the two",
         explain=_explain_affinity_kind,
     ),
+    *HOLD_RULES,
     *_header_rules("models.affinity.header", "spec.models[*].affinity.header", "x-session-id"),
     *_header_rules("dataPolicy.header", "spec.dataPolicy.header", "x-data-classification"),
     *DETECTOR_RULES,

@@ -1,7 +1,8 @@
 """The bootstrap: what an Envoy process is started with. It depends on ports and paths only, and a change of it replaces pods.
 
 Envoy's admin interface is a socket in a directory of the container's own. What others need of it, the versions that are
-loaded, how many hosts of each backend are healthy, and the metrics, passes through a third listener that serves exactly these two paths.
+loaded, how many hosts of each backend are healthy, for whom requests wait, and the metrics, passes through a third listener that
+serves exactly these paths.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from fairlead.api.patterns import MAX_PROGRAM
 from fairlead.gateway.envoy.settings import GatewaySettings
 from fairlead.gateway.envoy.words import Json, file_source, make_filter, typed
 
-__all__ = ["DURATIONS_MS", "FIRST_TOKEN_MS", "LOADED_STATS", "make_bootstrap", "make_status_listener"]
+__all__ = ["DURATIONS_MS", "FIRST_TOKEN_MS", "HELD_STATS", "LOADED_STATS", "make_bootstrap", "make_status_listener"]
 
 _HCM: Final = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _ROUTER: Final = "envoy.extensions.filters.http.router.v3.Router"
@@ -22,6 +23,8 @@ LOADED_STATS: Final = (
     "|extension_config_discovery.http_filter.(authentication|limit_requests|limit_tokens)|sds.*).(version_text|update_rejected|update_failure)$"
     "|^cluster.be~[^.]*.membership_healthy$"
 )
+#: Which say for whom requests wait: how many are under way by attempts that may wait, and how many found no pod so far.
+HELD_STATS: Final = "^cluster.((be|pin)~[^.]*.upstream_cx_none_healthy|to~[0-9a-f]*.[0-9a-f]*-[0-9a-f]*.[^.]*.local.upstream_rq_active)$"
 #: Buckets of the gateway's own histograms.
 DURATIONS_MS: Final = [50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 120000, 300000, 600000]
 FIRST_TOKEN_MS: Final = [10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000]
@@ -71,9 +74,11 @@ def make_bootstrap(settings: GatewaySettings) -> Json:
 
 
 def make_status_listener(settings: GatewaySettings) -> Json:
-    """GET /generation: what is loaded. GET /metrics: Prometheus' text. Anything else is 404."""
+    """GET /generation: what is loaded. GET /held: for whom requests wait (not of sidecars: where one waits is the gateway). GET /metrics:
+    Prometheus' text. Anything else is 404."""
     routes = [
         _make_admin_route("/generation", f"/stats?format=json&filter={LOADED_STATS}"),
+        *([] if settings.is_sidecar else [_make_admin_route("/held", f"/stats?format=json&filter={HELD_STATS}")]),
         _make_admin_route("/metrics", "/stats/prometheus?usedonly"),
         {"match": {"prefix": "/"}, "direct_response": {"status": 404}},
     ]

@@ -25,11 +25,14 @@ __all__ = [
     "authorities_name",
     "backend_of",
     "egress_host",
+    "held_of",
+    "holding_cluster",
     "is_gateway",
     "key_name",
     "make_clusters",
     "pinned_cluster",
     "pinned_places",
+    "plain_cluster",
     "upstream_cluster",
 ]
 
@@ -51,8 +54,9 @@ def attempt_host(attempt: Attempt) -> str:
 
 
 def egress_host(attempt: Attempt) -> str:
-    """The virtual host of the egress that serves all attempts at this place."""
-    return f"{attempt.place}.{attempt.backend}.{attempt.access.value.lower()}"
+    """The virtual host of the egress that serves all attempts at this place; one at which requests wait has its own."""
+    place = attempt.place if attempt.hold is None else f"{attempt.place}-{attempt.hold.id(attempt.model)}"
+    return f"{place}.{attempt.backend}.{attempt.access.value.lower()}"
 
 
 def attempt_cluster(attempt: Attempt) -> str:
@@ -63,6 +67,20 @@ def attempt_cluster(attempt: Attempt) -> str:
 def is_gateway(cluster: str) -> bool:
     """Whether such a cluster of a sidecar leads to the gateway."""
     return cluster.startswith("gateway~")
+
+
+def plain_cluster(cluster: str) -> str:
+    """The name of the cluster that leads to the same place without waiting there."""
+    if is_gateway(cluster):
+        return cluster
+    model, place, backend, access = cluster.split(".")
+    return ".".join((model, place.partition("-")[0], backend, access))
+
+
+def holding_cluster(attempt: Attempt) -> str:
+    """The cluster that leads there from where requests wait. It counts those that do."""
+    assert attempt.hold is not None
+    return f"hold~{attempt.model.encode().hex()}.{attempt.place}-{attempt.hold.pool}.{attempt.backend}"
 
 
 def backend_of(cluster: str) -> tuple[str, LLMAccess]:
@@ -93,6 +111,11 @@ def pinned_places(table: RouteTable) -> frozenset[tuple[str, str]]:
     )
 
 
+def held_of(table: RouteTable) -> tuple[Attempt, ...]:
+    """Every attempt of a model with a hold."""
+    return tuple(sorted({attempt for chain in table.chains.values() for attempt in chain.held}, key=attempt_host))
+
+
 def attempts_of(table: RouteTable) -> tuple[Attempt, ...]:
     """Every place that some chain tries by itself."""
     tried = {attempt for chain in table.chains.values() for attempt in chain.attempts}
@@ -105,7 +128,8 @@ def make_clusters(table: RouteTable, settings: GatewaySettings) -> list[Json]:
     pinned = pinned_places(table)
     upstreams = [upstream for upstream in table.upstreams if upstream.name in used]
     clusters = [
-        *(_make_attempt_cluster(attempt) for attempt in attempts_of(table)),
+        *(_make_attempt_cluster(attempt) for attempt in (*attempts_of(table), *held_of(table))),
+        *_make_holding_clusters(table),
         *(_make_upstream_cluster(upstream, settings) for upstream in upstreams),
         *(
             _make_pinned_cluster(upstream, settings)
@@ -115,6 +139,19 @@ def make_clusters(table: RouteTable, settings: GatewaySettings) -> list[Json]:
         *([_make_gateway_cluster(table.gateway, settings)] if table.gateway is not None else []),
     ]
     return sorted(clusters, key=lambda cluster: str(cluster["name"]))
+
+
+def _make_holding_clusters(table: RouteTable) -> list[Json]:
+    """Envoy counts each request that waits as one that is being retried."""
+    holding = {holding_cluster(attempt): attempt for attempt in held_of(table)}
+    clusters = []
+    for name, attempt in holding.items():
+        assert attempt.hold is not None
+        cluster = _make_attempt_cluster(replace(attempt, hold=None)) | {"name": name}
+        cluster["load_assignment"]["cluster_name"] = name
+        cluster["circuit_breakers"]["thresholds"][0]["max_retries"] = attempt.hold.limit
+        clusters.append(cluster)
+    return clusters
 
 
 def _make_attempt_cluster(attempt: Attempt) -> Json:

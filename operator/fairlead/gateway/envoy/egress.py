@@ -15,10 +15,13 @@ from fairlead.gateway.envoy.clusters import (
     attempt_host,
     attempts_of,
     egress_host,
+    held_of,
+    holding_cluster,
     pinned_cluster,
     pinned_places,
     upstream_cluster,
 )
+from fairlead.gateway.envoy.hold import FLAGS_HEADER, make_empty_headers, make_hold_answers, make_hold_retry
 from fairlead.gateway.envoy.refusedkey import REFUSED_KEY, make_refused_key
 from fairlead.gateway.envoy.replies import make_error_response
 from fairlead.gateway.envoy.settings import GatewaySettings
@@ -69,13 +72,59 @@ def make_egress_routes(table: RouteTable, settings: GatewaySettings) -> Json:
         for attempt in (one for one in chain.attempts if one.backend != GATEWAY):
             idles[egress_host(attempt)].add(chain.timeouts.idle_s)
     pinned = pinned_places(table)
+    waiting = {(one.backend, one.place) for one in held_of(table)}
     hosts = []
     for name, attempts in sorted(places.items()):
         upstream = upstreams[attempts[0].backend]
         is_pinned = (upstream.name, upstream.place) in pinned
         data = _lua_data(upstream, keeps=table.policy.allow_store)
-        hosts.append(_make_host(name, attempts, upstream, settings, sorted(idles[name]), data, is_pinned=is_pinned))
+        host = _make_host(name, attempts, upstream, settings, sorted(idles[name]), data, is_pinned=is_pinned)
+        if (upstream.name, upstream.place) in waiting:
+            host["response_headers_to_add"] += make_empty_headers()
+        hosts.append(host)
+    hosts += [_make_holding_host(attempt, upstreams[attempt.backend], settings) for attempt in held_of(table)]
+    hosts.sort(key=lambda host: str(host["name"]))
     return {"name": "egress", "response_headers_to_remove": list(_LIMIT_HEADERS), "virtual_hosts": hosts}
+
+
+def _make_holding_host(attempt: Attempt, upstream: Upstream, settings: GatewaySettings) -> Json:
+    """Where requests wait, on their way to the virtual host of the same attempt: nothing but the class is looked at, and all is passed on
+    as it came."""
+    hold = attempt.hold
+    assert hold is not None
+    allowed = [
+        {"name": ":method", "string_match": {"exact": "POST"}},
+        {
+            "name": CLASS_HEADER,
+            "string_match": _any_of([{"exact": data_class.value} for data_class in upstream.classes]),
+        },
+    ]
+    is_stream = [{"name": IDLE_HEADER, "present_match": True}]
+    action: Json = {"cluster": holding_cluster(attempt), "auto_host_rewrite": True, "timeout": "0s"}
+    return {
+        "name": egress_host(attempt),
+        "domains": [attempt_host(attempt)],
+        "request_body_buffer_limit": settings.max_body_bytes,
+        "response_headers_to_add": [
+            set_header(BACKEND_HEADER, upstream.name),
+            set_header(FLAGS_HEADER, "%RESPONSE_FLAGS%"),
+        ],
+        # The body is edited where the request leaves from.
+        "typed_per_filter_config": {
+            LUA: typed("envoy.extensions.filters.http.lua.v3.LuaPerRoute", disabled=True),
+            **({REFUSED_KEY: make_hold_answers(hold)} if hold.wait_s is not None else {}),
+        },
+        "routes": [
+            *(
+                {
+                    "match": {"prefix": "/", "headers": [*allowed, *more]},
+                    "route": {**action, "retry_policy": make_hold_retry(hold, time_s)},
+                }
+                for more, time_s in ((is_stream, hold.headers_s), ([], hold.attempt_s))
+            ),
+            _make_denied(),
+        ],
+    }
 
 
 def _make_host(
@@ -104,15 +153,15 @@ def _make_host(
                 for pins in ((True, False) if is_pinned else (False,))
             ),
             *(_make_missing(path) for path in ENDPOINTS if path not in upstream.paths),
-            {
-                "match": {"prefix": "/"},
-                # Not retried: what is refused here is refused for good.
-                **make_error_response(
-                    403, "This backend may not take this request.", "permission_error", "backend_denied"
-                ),
-            },
+            _make_denied(),
         ],
     }
+
+
+def _make_denied() -> Json:
+    """Not retried: what is refused here is refused for good."""
+    denied = make_error_response(403, "This backend may not take this request.", "permission_error", "backend_denied")
+    return {"match": {"prefix": "/"}, **denied}
 
 
 def _make_route(path: str, to: str, upstream: Upstream, idle_s: float | None, data: Json, *, is_pinned: bool) -> Json:

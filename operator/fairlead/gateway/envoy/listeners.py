@@ -11,6 +11,7 @@ from typing import Final
 from fairlead.gateway.envoy.certificate import make_transport
 from fairlead.gateway.envoy.clusters import SHOWN_HEADERS
 from fairlead.gateway.envoy.egress import AFFINITY, AFFINITY_HEADER, BACKEND_HEADER, CLASS_HEADER, IDLE_HEADER
+from fairlead.gateway.envoy.hold import make_hold_replies
 from fairlead.gateway.envoy.limits import CONSUMER_HEADER, LIMIT_TYPE, Measure, limit_file
 from fairlead.gateway.envoy.logs import make_access_logs
 from fairlead.gateway.envoy.patterns import make_patterns_filter
@@ -207,7 +208,7 @@ def _make_egress(settings: GatewaySettings) -> Json:
             "route_config_name": "egress",
             "config_source": file_source(settings.routing_directory, "rds-egress.json"),
         },
-        local_reply_config=make_local_replies(make_refused_key_reply()),
+        local_reply_config=make_local_replies(make_refused_key_reply(), *make_hold_replies()),
         stream_idle_timeout="0s",
         # The peer is in this process: a response that breaks off need not linger for a second before the client hears of it.
         delayed_close_timeout="0s",

@@ -6,7 +6,9 @@ from typing import Any, Final
 
 from fairlead.gateway.envoy.words import NAMESPACE, Json, json_body, set_header, typed
 
-__all__ = ["DIRECT_JSON", "make_error", "make_error_response", "make_local_replies"]
+__all__ = ["DIRECT_JSON", "make_error", "make_error_response", "make_local_replies", "make_unavailable"]
+
+_UNAVAILABLE: Final = "No backend of this model answered. Next: try again, or ask whoever runs the gateway."
 
 #: Headers of a direct response that is JSON.
 DIRECT_JSON: Final = [set_header("content-type", "application/json")]
@@ -25,10 +27,14 @@ def make_error_response(status: int, message: str, error_type: str, code: str) -
     }
 
 
+def make_unavailable() -> Json:
+    """The error of a model of which no backend answered."""
+    return make_error(_UNAVAILABLE, "server_error", "service_unavailable")
+
+
 def make_local_replies(*first: Json) -> Json:
     """What Envoy's own answers look like: as `first` says, and then by status. There is no default format: it would wrap direct
     responses, too."""
-    unavailable = "No backend of this model answered. Next: try again, or ask whoever runs the gateway."
     return {
         "mappers": [
             *first,
@@ -39,8 +45,8 @@ def make_local_replies(*first: Json) -> Json:
             _limited("tokens", f", requested %DYNAMIC_METADATA({NAMESPACE}:tokens)%", _is_charged()),
             _limited("requests", ""),
             _mapper(500, "The gateway could not handle this request.", "server_error", "gateway_error"),
-            _mapper(502, unavailable, "server_error", "bad_gateway"),
-            _mapper(503, unavailable, "server_error", "service_unavailable"),
+            _mapper(502, _UNAVAILABLE, "server_error", "bad_gateway"),
+            _mapper(503, _UNAVAILABLE, "server_error", "service_unavailable"),
             _mapper(504, "The model took too long to answer.", "server_error", "gateway_timeout"),
         ]
     }

@@ -11,8 +11,9 @@ from typing import Final
 
 import orjson
 
-from fairlead.gateway.envoy.clusters import attempt_cluster
+from fairlead.gateway.envoy.clusters import attempt_cluster, held_of
 from fairlead.gateway.envoy.egress import AFFINITY_HEADER, CLASS_HEADER, IDLE_HEADER, SKIP_HEADER
+from fairlead.gateway.envoy.hold import HOLD_HEADERS
 from fairlead.gateway.envoy.listeners import KEY
 from fairlead.gateway.envoy.patterns import FILTER as PATTERNS
 from fairlead.gateway.envoy.patterns import make_route_patterns
@@ -53,7 +54,7 @@ def make_public_routes(table: RouteTable, settings: GatewaySettings) -> Json:
                 "name": "public",
                 "domains": ["*"],
                 "request_body_buffer_limit": settings.max_body_bytes,
-                "response_headers_to_remove": [SKIP_HEADER],
+                "response_headers_to_remove": [SKIP_HEADER, *(HOLD_HEADERS if held_of(table) else ())],
                 # What the classifier found. Without it the class is empty or "-", which no backend takes, and the affinity not set.
                 "request_headers_to_add": [
                     set_header(CLASS_HEADER, f"%DYNAMIC_METADATA({NAMESPACE}:class)%"),
@@ -150,7 +151,7 @@ def _longest_pause_s(chain: Chain) -> float:
     would end the failover before the last backends have their turn. What one backend may be silent for is bounded by itself, before
     its headers per try, and after them on the egress side (IDLE_HEADER)."""
     timeouts = chain.timeouts
-    return len(chain.groups) * (timeouts.response_headers_s + _MAX_BACK_OFF_S) + timeouts.idle_s
+    return len(chain.groups) * (timeouts.response_headers_s + _MAX_BACK_OFF_S) + sum(chain.waits_s) + timeouts.idle_s
 
 
 def make_unavailable(name: str) -> Json:
@@ -177,10 +178,12 @@ def _make_retry(table: RouteTable, chain: Chain, *, is_stream: bool) -> Json:
         "refresh_cluster_on_retry": True,
         "retry_back_off": {"base_interval": duration(_BACK_OFF_S)},
     }
+    # Where a request may wait for a pod, what makes the attempt tells that from silence; here both are one time.
+    wait_s = max(chain.waits_s, default=0)
     if is_stream:
-        retry["per_try_timeout"] = duration(chain.timeouts.response_headers_s)
+        retry["per_try_timeout"] = duration(wait_s + chain.timeouts.response_headers_s)
     elif chain.timeouts.attempt_s is not None:
-        retry["per_try_timeout"] = duration(chain.timeouts.attempt_s)
+        retry["per_try_timeout"] = duration(wait_s + chain.timeouts.attempt_s)
     return retry
 
 

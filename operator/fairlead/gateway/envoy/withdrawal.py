@@ -15,7 +15,7 @@ from itertools import groupby
 from typing import Any, Final, NamedTuple
 
 from fairlead.api.route import DataClass, LLMAccess
-from fairlead.gateway.envoy.clusters import attempt_cluster, backend_of, is_gateway
+from fairlead.gateway.envoy.clusters import attempt_cluster, backend_of, is_gateway, plain_cluster
 from fairlead.gateway.envoy.egress import LUA, tell_to_forget
 from fairlead.gateway.envoy.files import dump_resources, read_resources
 from fairlead.gateway.envoy.patterns import FILTER as PATTERNS
@@ -55,7 +55,9 @@ class _New:
         if verdict is None:
             return False
         chain = self.table.chains.get((model, verdict))
-        if chain is not None and cluster in {name for attempt in chain.attempts for name in self._names(attempt)}:
+        if chain is not None and plain_cluster(cluster) in {
+            name for attempt in chain.attempts for name in self._names(attempt)
+        }:
             return True
         if is_gateway(cluster):
             # Which decides again. Over what is not encrypted Restricted requests do not even go there.

@@ -135,6 +135,7 @@ def _make_local_upstream(
         paths={path: path for path in ENDPOINTS},
         classes=_classes_of(law),
         slow_start_s=parse_duration_s(backend.deployment.slow_start) if backend.deployment.slow_start else 0,
+        can_wake=found.can_wake,
     )
     if not found.is_tls:
         return upstream

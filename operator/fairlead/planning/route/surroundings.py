@@ -54,6 +54,7 @@ def describe_deployment(
         certificate_secret=_read_certificate_secret(name, spec),
         is_encrypted=not plain,
         why_not_encrypted=plain,
+        can_wake=_can_wake(spec),
     )
 
 
@@ -101,6 +102,14 @@ def _find_recording(pods: _Pods) -> str:
 
 def _find_earlier(found: Iterable[tuple[str, str]]) -> str:
     return next((f"pod {name} is of an earlier spec: {said}" for name, said in found if said), "")
+
+
+def _can_wake(spec: Mapping[str, Any]) -> bool:
+    """Whether fairlead lets it go to zero replicas, and brings it back for a request."""
+    scaling = spec.get("autoscaling")
+    if not isinstance(scaling, Mapping) or spec.get("suspend"):
+        return False
+    return scaling.get("minReplicas") == 0 and scaling.get("mode", "Operator") == "Operator"
 
 
 def _read_certificate_secret(name: str, spec: Mapping[str, Any]) -> str:

@@ -1,0 +1,239 @@
+"""Requests that wait for a deployment at zero replicas, through the real Envoy: its name has no address until a pod is there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+import httpx
+import pytest
+from tests.gateway.asking import Answer, ask, make_body
+from tests.gateway.sleeping import Names, names_of
+from tests.gateway.world import World, backend_entries, make_world
+
+from fairlead_cluster.providers import Fault, Kind
+
+_FALLBACK: Final = [{"backend": "alpha"}, {"backend": "openai", "model": "gpt", "priority": 1}]
+SPEC: Final[dict[str, Any]] = {
+    "backends": backend_entries("alpha", "beta", "openai"),
+    "models": [
+        {"name": "held", "targets": [{"backend": "alpha"}], "hold": {"patience": "30s"}},
+        {"name": "impatient", "targets": [{"backend": "alpha"}], "hold": {"patience": "2s"}},
+        {"name": "few", "targets": [{"backend": "alpha"}], "hold": {"patience": "30s", "maxRequests": 2}},
+        {
+            "name": "fallback",
+            "targets": _FALLBACK,
+            "hold": {"patience": "30s", "overflowAfter": "1s", "maxRequests": 2},
+        },
+        {"name": "at-once", "targets": _FALLBACK, "hold": {"patience": "30s", "overflowAfter": "0s"}},
+        {
+            "name": "quick",
+            "targets": [{"backend": "alpha"}, {"backend": "beta", "priority": 1}],
+            "hold": {"patience": "30s"},
+            "timeouts": {"responseHeaders": "500ms"},
+        },
+        {
+            "name": "sticky",
+            "targets": [{"backend": "alpha"}],
+            "hold": {"patience": "30s"},
+            "affinity": {"header": "x-session-id"},
+        },
+        {"name": "plain", "targets": [{"backend": "alpha"}]},
+    ],
+    "authentication": {"anonymous": {"role": "anybody"}},
+    "roles": [
+        {
+            "name": "anybody",
+            "llmAccess": ["Local", "Cloud"],
+            "dataAccess": ["Public", "Internal", "Confidential"],
+            "mayDeclare": ["Public"],
+        }
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def sleepy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Names]:
+    with (
+        make_world(SPEC, tmp_path_factory.mktemp("hold")) as world,
+        names_of(world, world.table(SPEC, frozenset({"alpha"})), "alpha") as names,
+    ):
+        yield names
+
+
+@pytest.fixture
+def names(sleepy: Names) -> Names:
+    """Alpha is at zero, everybody else is well."""
+    sleepy.world.reset()
+    sleepy.sleep("alpha")
+    return sleepy
+
+
+@pytest.fixture
+def awake(sleepy: Names) -> World:
+    """Alpha has a pod."""
+    sleepy.world.reset()
+    sleepy.wake("alpha")
+    sleepy.world.gateway.until(lambda: sleepy.hosts("alpha") > 0, "waking")
+    return sleepy.world
+
+
+def code_of(answer: Answer) -> str:
+    return str(json.loads(answer.text)["error"]["code"])
+
+
+def found_nobody(names: Names) -> int:
+    """How often a pod of alpha was looked for in vain."""
+    return names.read("upstream_cx_none_healthy", "alpha")
+
+
+async def wait_for_waiting(names: Names, before: int, count: int) -> None:
+    """Until so many requests have found nobody."""
+    deadline = time.monotonic() + 20
+    while await asyncio.to_thread(found_nobody, names) < before + count:
+        assert time.monotonic() < deadline, "nobody waits"
+        await asyncio.sleep(0.05)
+
+
+async def test_fifty_requests_wait_and_are_all_served_once_by_the_pod_that_comes(
+    names: Names, client: httpx.AsyncClient
+) -> None:
+    before = found_nobody(names)
+    asked = [
+        asyncio.create_task(ask(client, names.world.gateway.url, make_body("held", stream=number % 2 == 0)))
+        for number in range(50)
+    ]
+    await wait_for_waiting(names, before, 50)
+    assert not any(task.done() for task in asked)
+    names.wake("alpha")
+    woken = time.time()
+    answers = await asyncio.gather(*asked)
+    assert all(answer.is_success for answer in answers), [answer for answer in answers if not answer.is_success]
+    assert {answer.backend for answer in answers} == {"alpha"}
+    assert sorted(names.world.seen()["alpha"]) == sorted(answer.id for answer in answers)
+    # One look at the name, and one and a half seconds between two looks for a pod; the rest is this machine.
+    assert max(answer.begun_s + answer.took_s for answer in answers) - woken < 8
+
+
+async def test_one_that_waits_brings_its_whole_body_and_only_what_may_go_on(
+    names: Names, client: httpx.AsyncClient
+) -> None:
+    before = found_nobody(names)
+    body = make_body("held", text="x" * 3_000_000)
+    asked = asyncio.create_task(ask(client, names.world.gateway.url, body, headers={"x-own": "1", "cookie": "a"}))
+    await wait_for_waiting(names, before, 1)
+    names.wake("alpha")
+    assert (await asked).is_success
+    (recorded,) = names.world["alpha"].recorded
+    assert recorded.request.json == {**body, "model": "alpha-model"}
+    sent = {name.lower() for name, _ in recorded.request.headers}
+    assert not any(name.startswith(("x-fairlead", "x-own", "cookie", "x-envoy")) for name in sent), sent
+
+
+async def test_no_more_wait_than_may_and_one_that_goes_makes_room(names: Names, client: httpx.AsyncClient) -> None:
+    url, before = names.world.gateway.url, found_nobody(names)
+    waiting = [asyncio.create_task(ask(client, url, make_body("few"))) for _ in range(2)]
+    await wait_for_waiting(names, before, 2)
+    refused = await ask(client, url, make_body("few", stream=True))
+    assert (refused.status, code_of(refused)) == (503, "no_capacity")
+    assert refused.took_s < 1
+    response = await client.post(f"{url}/v1/chat/completions", json=make_body("few"))
+    assert response.headers["retry-after"] == "10"
+    assert not [name for name in response.headers if name in ("x-fairlead-flags", "x-fairlead-again")]
+    assert not any(task.done() for task in waiting)
+    waiting[0].cancel()
+    await asyncio.gather(waiting[0], return_exceptions=True)
+    before = found_nobody(names)
+    waiting.append(asyncio.create_task(ask(client, url, make_body("few"))))
+    await wait_for_waiting(names, before, 3)
+    assert not waiting[2].done()
+    names.wake("alpha")
+    assert all(answer.is_success for answer in await asyncio.gather(*waiting[1:]))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_patience_ends(names: Names, client: httpx.AsyncClient, stream: bool) -> None:
+    url = names.world.gateway.url
+    answer = await ask(client, url, make_body("impatient", stream=stream))
+    assert (answer.status, code_of(answer)) == (503, "model_starting")
+    assert 1.9 < answer.took_s < 8
+    response = await client.post(f"{url}/v1/chat/completions", json=make_body("plain"))
+    assert (response.status_code, response.headers["retry-after"]) == (503, "10"), response.text
+    assert response.elapsed.total_seconds() < 1
+    assert response.json()["error"]["code"] == "service_unavailable"
+
+
+async def test_who_may_go_elsewhere_goes_there_and_who_may_not_waits(names: Names, client: httpx.AsyncClient) -> None:
+    url, before = names.world.gateway.url, found_nobody(names)
+    waiting = [
+        asyncio.create_task(ask(client, url, make_body(model), data_class="Confidential"))
+        for model in ("fallback", "at-once", "at-once")
+    ]
+    await wait_for_waiting(names, before, 3)
+    at_once = await ask(client, url, make_body("at-once"), data_class="Public")
+    assert (at_once.is_success, at_once.backend, at_once.took_s < 1) == (True, "openai", True), at_once
+    later = await ask(client, url, make_body("fallback"), data_class="Public")
+    assert (later.is_success, later.backend, 0.9 < later.took_s < 8) == (True, "openai", True), later
+    # Full for it: nobody waits then who need not.
+    waiting.append(asyncio.create_task(ask(client, url, make_body("fallback"), data_class="Confidential")))
+    await wait_for_waiting(names, found_nobody(names), 4)
+    full = await ask(client, url, make_body("fallback"), data_class="Public")
+    assert (full.is_success, full.backend, full.took_s < 1) == (True, "openai", True), full
+    refused = await ask(client, url, make_body("fallback"), data_class="Confidential")
+    assert (refused.status, code_of(refused)) == (503, "no_capacity")
+    assert not any(task.done() for task in waiting)
+    names.wake("alpha")
+    answers = await asyncio.gather(*waiting)
+    assert all(answer.is_success and answer.backend == "alpha" for answer in answers), answers
+    public = {at_once.id, later.id, full.id}
+    assert set(names.world.seen()["openai"]) == public
+    assert not public & set(names.world.seen()["alpha"])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_a_pod_says_is_not_waited_out(awake: World, client: httpx.AsyncClient, stream: bool) -> None:
+    """Not even if it claims to be nobody."""
+    awake["alpha"].fail(Fault(Kind.STATUS, code=503, headers={"x-fairlead-flags": "UH", "x-fairlead-again": "1"}))
+    answer = await ask(client, awake.gateway.url, make_body("held", stream=stream))
+    assert (answer.status, answer.took_s < 1) == (503, True), answer
+    assert len(awake.seen()["alpha"]) == 1
+    response = await client.post(f"{awake.gateway.url}/v1/chat/completions", json=make_body("held"))
+    assert "x-fairlead-flags" not in response.headers
+
+
+async def test_a_silent_pod_is_given_up_as_without_a_hold(awake: World, client: httpx.AsyncClient) -> None:
+    awake["alpha"].fail(Fault(Kind.SLOW, delay_s=20.0))
+    answer = await ask(client, awake.gateway.url, make_body("quick", stream=True))
+    assert (answer.is_success, answer.backend, answer.took_s < 3) == (True, "beta", True), answer
+    assert len(awake.seen()["alpha"]) == 1
+
+
+async def test_a_stream_that_waited_may_last_longer_than_patience(names: Names, client: httpx.AsyncClient) -> None:
+    before = found_nobody(names)
+    names.world["alpha"].behave(gap_s=0.3)
+    try:
+        asked = asyncio.create_task(ask(client, names.world.gateway.url, make_body("impatient", stream=True)))
+        await wait_for_waiting(names, before, 1)
+        names.wake("alpha")
+        answer = await asked
+        assert answer.is_success, answer
+    finally:
+        names.world["alpha"].behave(gap_s=0.0)
+
+
+async def test_an_affinity_holds_for_those_who_waited(names: Names, client: httpx.AsyncClient) -> None:
+    before = found_nobody(names)
+    body, headers = make_body("sticky"), {"x-session-id": "7"}
+    asked = asyncio.create_task(ask(client, names.world.gateway.url, body, headers=headers))
+    await wait_for_waiting(names, before, 1)
+    names.wake("alpha")
+    assert (await asked).is_success
+    sent = {name.lower() for name, _ in names.world["alpha"].recorded[0].request.headers}
+    assert "x-session-id" not in sent
+
+
+async def test_nothing_is_refused_by_envoy(names: Names) -> None:
+    assert names.world.gateway.rejected() == ()

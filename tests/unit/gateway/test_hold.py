@@ -1,0 +1,165 @@
+"""How attempts wait for a deployment at zero replicas, as the table and the rendered files say it. That Envoy does so is tested with it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from tests.gateway.world import CATALOG, TRUSTED_HOST, _facts, backend_entries, make_route_table, parse_route
+from tests.unit.gateway.test_sidecar import HOST
+
+from fairlead.facts.observed import OperatorFacts
+from fairlead.gateway.envoy import GatewaySettings, render_files
+from fairlead.gateway.envoy.clusters import attempt_cluster, backend_of, plain_cluster
+from fairlead.gateway.envoy.withdrawal import withdraw
+from fairlead.gateway.sidecar import make_gateway_upstream, make_sidecar_table
+from fairlead.gateway.table import GATEWAY, Chain, RouteTable
+from fairlead.planning.route.backends import resolve_backends
+
+Json = dict[str, Any]
+TWO = [{"backend": "alpha"}, {"backend": "openai", "model": "gpt", "priority": 1}]
+
+
+def table_of(
+    targets: list[Json], hold: Json | None, *waking: str, timeouts: Json | None = None, **model: Any
+) -> RouteTable:
+    chat = {"name": "chat", "targets": targets, **({"hold": hold} if hold is not None else {}), **model}
+    role = {
+        "name": "all",
+        "llmAccess": ["Local", "Cloud"],
+        "dataAccess": ["Public", "Confidential"],
+        "mayDeclare": ["Public"],
+    }
+    spec = {
+        "backends": backend_entries(),
+        "models": [{**chat, **({"timeouts": timeouts} if timeouts is not None else {})}],
+        "authentication": {"anonymous": {"role": "all"}},
+        "roles": [role],
+    }
+    route = parse_route(spec)
+    operator = OperatorFacts(trusted_hosts=frozenset({TRUSTED_HOST}))
+    return make_route_table(route, resolve_backends(route, _facts(frozenset(waking)), operator, CATALOG))
+
+
+def chain_of(table: RouteTable, wanted: str = "Public") -> Chain:
+    (found,) = {chain for chain in table.chains.values() if chain.data_class == wanted}
+    return found
+
+
+def waits(table: RouteTable, wanted: str = "Public") -> list[list[float | None]]:
+    """For each attempt how long its members wait for a pod."""
+    groups = chain_of(table, wanted).groups
+    return [[one.attempt.hold.wait_s if one.attempt.hold else -1 for one in group] for group in groups]
+
+
+@pytest.mark.parametrize(
+    ("hold", "public", "confidential"),
+    [
+        ({"patience": "30s"}, [[30], [None]], [[30]]),
+        ({"patience": "30s", "overflowAfter": "5s"}, [[5], [None]], [[30]]),
+        ({"patience": "30s", "overflowAfter": "0s"}, [[0], [None]], [[30]]),
+        ({}, [[120], [None]], [[120]]),
+    ],
+)
+def test_who_has_another_target_that_may_take_it_waits_for_less(
+    hold: Json, public: list[list[float | None]], confidential: list[list[float | None]]
+) -> None:
+    table = table_of(TWO, hold, "alpha")
+    assert waits(table) == public
+    assert waits(table, "Confidential") == confidential
+
+
+def test_the_last_attempt_waits_whatever_was_drawn_first() -> None:
+    table = table_of([{"backend": "alpha", "weight": 3}, {"backend": "beta"}], {"overflowAfter": "1s"}, "alpha", "beta")
+    assert waits(table) == [[1, 1], [120, 120]]
+
+
+def test_nobody_waits_for_what_does_not_wake_or_without_a_hold() -> None:
+    for table in (table_of(TWO, {}, "beta"), table_of(TWO, None, "alpha")):
+        assert waits(table) == [[-1], [-1]]
+        assert "hold~" not in str(render_files(table, GatewaySettings()).routing)
+        assert "x-fairlead-flags" not in str(render_files(table, GatewaySettings()).routing)
+
+
+def test_a_chain_is_another_one_with_a_hold_and_the_same_without() -> None:
+    plain, held = table_of(TWO, None), table_of(TWO, {}, "alpha")
+    assert chain_of(plain).route == chain_of(table_of(TWO, {}, "beta")).route
+    assert (
+        len({chain_of(plain).route, chain_of(held).route, chain_of(table_of(TWO, {"patience": "1m"}, "alpha")).route})
+        == 3
+    )
+    assert chain_of(plain).attempts == chain_of(held).attempts
+
+
+def test_times_of_the_public_side_leave_room_for_waiting() -> None:
+    table = table_of(
+        TWO, {"patience": "10s"}, "alpha", timeouts={"responseHeaders": "2s", "idle": "3s", "attempt": "4s"}
+    )
+    routes = public_routes(table)
+    longest = chain_of(table).waits_s[0]
+    assert 10 <= longest < 16
+    stream, other = (routes[f"{chain_of(table).route}|{kind}"]["route"] for kind in ("true", "false"))
+    assert stream["retry_policy"]["per_try_timeout"] == f"{longest + 2:g}s"
+    assert other["retry_policy"]["per_try_timeout"] == f"{longest + 4:g}s"
+    assert float(stream["idle_timeout"].removesuffix("s")) >= longest + 2 * 2 + 3
+    policies = [
+        route["route"]["retry_policy"] for host in holding_hosts(table) for route in host["routes"] if "route" in route
+    ]
+    assert {policy["per_try_timeout"] for policy in policies} == {"2s", "4s"}
+
+
+def public_routes(table: RouteTable) -> Json:
+    (routes,) = json.loads(render_files(table, GatewaySettings()).routing["rds-public.json"])["resources"]
+    actions = routes["virtual_hosts"][0]["matcher"]["matcher_tree"]["exact_match_map"]["map"]
+    return {key: action["action"]["typed_config"] for key, action in actions.items()}
+
+
+def holding_hosts(table: RouteTable) -> list[Json]:
+    (routes,) = json.loads(render_files(table, GatewaySettings()).routing["rds-egress.json"])["resources"]
+    return [host for host in routes["virtual_hosts"] if "-" in host["name"].partition(".")[0]]
+
+
+def test_a_changed_or_new_or_withdrawn_hold_takes_nothing_away_from_what_runs() -> None:
+    tables = [table_of(TWO, hold, "alpha") for hold in (None, {}, {"patience": "1m"}, {"overflowAfter": "1s"})]
+    texts = [render_files(table, GatewaySettings()).routing["rds-public.json"] for table in tables]
+    assert len(set(texts)) == len(texts)
+    assert all(withdraw(text, table) == text for text in texts for table in tables)
+
+
+def test_a_target_that_goes_is_withdrawn_where_requests_wait_for_it() -> None:
+    text = render_files(table_of(TWO, {}, "alpha"), GatewaySettings()).routing["rds-public.json"]
+    left = withdraw(text, table_of(TWO[:1], {}, "alpha"))
+    assert ".openai.cloud" in text
+    assert ".openai.cloud" not in left
+    assert ".alpha.local" in left
+
+
+def test_a_cluster_with_a_hold_is_of_the_same_backend() -> None:
+    plain, held = chain_of(table_of(TWO, {}, "alpha")).attempts[0], chain_of(table_of(TWO, {}, "alpha")).held[0]
+    assert attempt_cluster(plain) != attempt_cluster(held)
+    assert plain_cluster(attempt_cluster(held)) == attempt_cluster(plain) == plain_cluster(attempt_cluster(plain))
+    assert backend_of(attempt_cluster(held)) == backend_of(attempt_cluster(plain))
+
+
+def test_the_limit_counts_all_that_wait_for_a_model_at_a_backend() -> None:
+    """Public requests overflow, and Confidential ones wait: two attempts, one number."""
+    table = table_of(TWO, {"overflowAfter": "5s", "maxRequests": 7}, "alpha")
+    clusters = json.loads(render_files(table, GatewaySettings()).routing["cds.json"])["resources"]
+    holding = {cluster["name"]: cluster for cluster in clusters if cluster["name"].startswith("hold~")}
+    assert sorted(name.rpartition(".")[2] for name in holding) == ["alpha", "openai"]
+    alpha = next(cluster for name, cluster in holding.items() if name.endswith(".alpha"))
+    assert alpha["circuit_breakers"]["thresholds"][0]["max_retries"] == 7
+    led = [route["route"]["cluster"] for host in holding_hosts(table) for route in host["routes"] if "route" in route]
+    assert led.count(alpha["name"]) == 4
+
+
+def test_a_sidecar_leaves_to_the_gateway_what_may_have_to_wake() -> None:
+    table = table_of([*TWO, {"backend": "beta", "priority": 2}], {"patience": "30s"}, "alpha")
+    gateway = make_gateway_upstream(f"{HOST}.cluster.local.", 80, HOST, is_tls=False)
+    chain = chain_of(make_sidecar_table(table, gateway))
+    assert [one.backend for one in chain.attempts] == [GATEWAY]
+    assert chain.held == ()
+    assert chain.timeouts.response_headers_s >= 3 * 10 + 30
+    plain = chain_of(make_sidecar_table(table_of(TWO, None, "alpha"), gateway))
+    assert [one.backend for one in plain.attempts] == [GATEWAY]
