@@ -14,8 +14,15 @@ from tests.gateway.asking import Answer, ask, make_body
 from tests.gateway.sleeping import Names, names_of
 from tests.gateway.world import World, backend_entries, make_world
 
+from fairlead.api.names import COMPONENT_GATEWAY, LABEL_COMPONENT, LABEL_LLMROUTE
+from fairlead.facts.observed import ObjectKey
+from fairlead.gateway.envoy.loaded import read_held
+from fairlead.kube.cache import Cache
+from fairlead.runtime.waking import Waker
+from fairlead.sources.held import HeldSource
 from fairlead_cluster.providers import Fault, Kind
 
+ALPHA: Final = ObjectKey("LLMDeployment", "ml", "alpha")
 _FALLBACK: Final = [{"backend": "alpha"}, {"backend": "openai", "model": "gpt", "priority": 1}]
 SPEC: Final[dict[str, Any]] = {
     "backends": backend_entries("alpha", "beta", "openai"),
@@ -233,6 +240,63 @@ async def test_an_affinity_holds_for_those_who_waited(names: Names, client: http
     assert (await asked).is_success
     sent = {name.lower() for name, _ in names.world["alpha"].recorded[0].request.headers}
     assert "x-session-id" not in sent
+
+
+@pytest.mark.parametrize("model", ["held", "plain"])
+async def test_the_operator_hears_of_the_first_request_within_two_seconds(
+    names: Names, client: httpx.AsyncClient, model: str
+) -> None:
+    """A gateway is asked as the operator does it. Without a hold the request is answered, and told of all the same."""
+    told: asyncio.Queue[tuple[ObjectKey, int]] = asyncio.Queue()
+    source = HeldSource(names.world.gateway.settings.status_port)
+    waker = Waker(_make_cache(), source, lambda *held: told.put_nowait(held), lambda: True, time.monotonic)
+    running = asyncio.create_task(waker.run())
+    try:
+        while waker.held(ALPHA) is None:
+            await asyncio.sleep(0.05)
+        assert told.empty()
+        began = time.monotonic()
+        asked = asyncio.create_task(ask(client, names.world.gateway.url, make_body(model)))
+        assert await asyncio.wait_for(told.get(), 20) == (ALPHA, 1)
+        assert time.monotonic() - began < 2
+        names.wake("alpha")
+        assert (await asked).status == (200 if model == "held" else 503)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+def _make_cache() -> Cache:
+    """What the operator knows: the deployment, the route, and the gateway's pod."""
+    cache = Cache()
+    scaling = {"minReplicas": 0, "maxReplicas": 1}
+    route = {"backends": [{"name": "alpha", "deployment": {"name": "alpha"}}]}
+    pod = {"labels": {LABEL_COMPONENT: COMPONENT_GATEWAY, LABEL_LLMROUTE: "assistants"}}
+    for version, (kind, name, more) in enumerate(
+        (
+            ("LLMDeployment", "alpha", {"spec": {"autoscaling": scaling}}),
+            ("LLMRoute", "assistants", {"spec": route}),
+            ("Pod", "gateway", {"status": {"podIP": "127.0.0.1"}}),
+        ),
+        1,
+    ):
+        metadata = {"name": name, "namespace": "ml", "uid": name, "resourceVersion": f"{version}"}
+        cache.put({"metadata": {**metadata, **(pod if kind == "Pod" else {})}, **more}, kind)
+    return cache
+
+
+async def test_a_gateway_says_it_in_both_ways(names: Names, client: httpx.AsyncClient) -> None:
+    before = found_nobody(names)
+    waiting = [asyncio.create_task(ask(client, names.world.gateway.url, make_body("held"))) for _ in range(3)]
+    await wait_for_waiting(names, before, 3)
+    base = f"http://127.0.0.1:{names.world.gateway.settings.status_port}"
+    short, long = await asyncio.gather(client.get(f"{base}/held"), client.get(f"{base}/metrics"))
+    held, told = read_held(short.json())["alpha"], read_held(long.text)["alpha"]
+    assert (held.waiting, told.waiting) == (3, 0)
+    assert min(held.missed, told.missed) >= before + 3
+    assert len(short.content) < 10_000 < len(long.content)
+    names.wake("alpha")
+    assert all(answer.is_success for answer in await asyncio.gather(*waiting))
 
 
 async def test_nothing_is_refused_by_envoy(names: Names) -> None:

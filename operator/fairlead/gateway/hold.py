@@ -43,7 +43,6 @@ class Hold:
         """Eight hexadecimal digits over all of it and what the backend calls the model."""
         return blake2b(repr((self, upstream_model)).encode(), digest_size=4).hexdigest()
 
-    @property
-    def pool(self) -> str:
-        """Eight over whom the limit counts together."""
-        return blake2b(repr((self.model, self.limit)).encode(), digest_size=4).hexdigest()
+    def pool(self, upstream_model: str) -> str:
+        """Eight over that for which the limit counts."""
+        return blake2b(repr((self.model, self.limit, upstream_model)).encode(), digest_size=4).hexdigest()

@@ -21,6 +21,7 @@ import kopf
 from fairlead.api import names
 from fairlead.config import OperatorConfig
 from fairlead.facts.observed import ObjectKey
+from fairlead.gateway.envoy import GatewaySettings
 from fairlead.kube.cache import Cache, Change
 from fairlead.kube.client import ApiClient
 from fairlead.kube.events import EventRecorder
@@ -52,6 +53,8 @@ from fairlead.runtime.server import (
 from fairlead.runtime.signals import Collector, make_sources
 from fairlead.runtime.statuswriter import is_beginning
 from fairlead.runtime.troubles import describe_left_behind, describe_refusals
+from fairlead.runtime.waking import Waker
+from fairlead.sources.held import HeldSource
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +94,9 @@ class Operator:
         self.signals = Collector(self.cache, make_sources(loop_time), self._enqueue, clock=loop_time)
         self.inbox = Inbox(self.cache, self._evaluate, self.metrics, clock=loop_time, wall=lambda: datetime.now(UTC))
         self.controller = self._make_controller(loop_time)
+        self.waker = Waker(
+            self.cache, HeldSource(GatewaySettings().status_port), self._on_held, self._may_write, loop_time
+        )
         self.probe = LoopProbe(self.metrics, loop_time)
         self.streams = self._name_streams()
         self.health = Health(
@@ -160,6 +166,7 @@ class Operator:
             self._spawn(feed.run(), "ghost finder")
         self._spawn(self._follow_leadership(), "leadership")
         self._spawn(self._watch_workers(), "worker watch")
+        self._spawn(self.waker.run(), "waker")
         # All of these before kopf: at its end it waits for, and then cancels, what began after it.
         self._spawn(self._lead_when_synced(), "election")
         stop_flag = asyncio.Event()
@@ -270,6 +277,9 @@ class Operator:
 
     def _may_write(self) -> bool:
         return self._leading and (not self.config.leader_elect or self.elector.is_leader)
+
+    def _on_held(self, key: ObjectKey, _: int) -> None:
+        self._enqueue(key)
 
     def _enqueue(self, key: ObjectKey, priority: Priority = Priority.EVENT) -> None:
         if self.controller.is_working:  # a follower's queue would only grow; whoever begins to lead adds every key

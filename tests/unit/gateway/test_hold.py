@@ -147,8 +147,8 @@ def test_the_limit_counts_all_that_wait_for_a_model_at_a_backend() -> None:
     table = table_of(TWO, {"overflowAfter": "5s", "maxRequests": 7}, "alpha")
     clusters = json.loads(render_files(table, GatewaySettings()).routing["cds.json"])["resources"]
     holding = {cluster["name"]: cluster for cluster in clusters if cluster["name"].startswith("hold~")}
-    assert sorted(name.rpartition(".")[2] for name in holding) == ["alpha", "openai"]
-    alpha = next(cluster for name, cluster in holding.items() if name.endswith(".alpha"))
+    assert sorted(name.split("~")[1] for name in holding) == ["alpha", "openai"]
+    alpha = next(cluster for name, cluster in holding.items() if name.startswith("hold~alpha~"))
     assert alpha["circuit_breakers"]["thresholds"][0]["max_retries"] == 7
     led = [route["route"]["cluster"] for host in holding_hosts(table) for route in host["routes"] if "route" in route]
     assert led.count(alpha["name"]) == 4

@@ -80,7 +80,7 @@ def plain_cluster(cluster: str) -> str:
 def holding_cluster(attempt: Attempt) -> str:
     """The cluster that leads there from where requests wait. It counts those that do."""
     assert attempt.hold is not None
-    return f"hold~{attempt.model.encode().hex()}.{attempt.place}-{attempt.hold.pool}.{attempt.backend}"
+    return f"hold~{attempt.backend}~{attempt.place}~{attempt.hold.pool(attempt.model)}"
 
 
 def backend_of(cluster: str) -> tuple[str, LLMAccess]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from fairlead.gateway.envoy.limits import Measure, limit_file
 
-__all__ = ["AUTHENTICATION", "find_rejected", "read_healthy", "read_loaded"]
+__all__ = ["AUTHENTICATION", "Held", "find_rejected", "read_healthy", "read_held", "read_loaded"]
 
 #: The clients' file, under its own name beside the routing files.
 AUTHENTICATION: Final = "authentication.json"
@@ -19,6 +21,54 @@ _STATS: Final = {
     AUTHENTICATION: f"{_EXTENSIONS}.authentication",
     **{limit_file(measure): f"{_EXTENSIONS}.{measure.value}" for measure in Measure},
 }
+
+
+#: A cluster that leads to a backend's pods, or to where requests may wait for them.
+_PODS: Final = re.compile(r"(?:be|pin)~([^.~]+)~[^.~]+")
+_WAITING: Final = re.compile(r"to~[0-9a-f]*\.[0-9a-f]+-[0-9a-f]+\.([^.]+)\.local")
+_STAT: Final = re.compile(r"cluster\.(.+)\.(upstream_cx_none_healthy|upstream_rq_active)")
+_METRIC: Final = re.compile(r'envoy_cluster_(upstream_cx_none_healthy)\{envoy_cluster_name="([^"]+)"\} ([0-9]+)')
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """`waiting`: requests of one gateway that are under way to a backend by attempts that may wait: without a pod, all of these wait.
+    `missed`: how often one has found no pod since the gateway started."""
+
+    waiting: int = 0
+    missed: int = 0
+
+
+def read_held(answer: Mapping[str, Any] | str) -> dict[str, Held]:
+    """By the backend's name, of an answer to GET /held; or of the whole text of GET /metrics, which gateways have that do not know the
+    other yet: it does not tell how many wait, only that more have found no pod."""
+    found: dict[str, Held] = {}
+    for cluster, stat, value in _read_metrics(answer) if isinstance(answer, str) else _read_stats(answer):
+        kind = _PODS if stat == "upstream_cx_none_healthy" else _WAITING
+        named = kind.fullmatch(cluster)
+        if named is None:
+            continue
+        one = found.get(named[1], Held())
+        if kind is _PODS:
+            found[named[1]] = Held(one.waiting, one.missed + value)
+        else:
+            found[named[1]] = Held(one.waiting + value, one.missed)
+    return found
+
+
+def _read_stats(stats: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
+    """Cluster, stat, value."""
+    for entry in stats.get("stats") or ():
+        named = _STAT.fullmatch(str(entry.get("name")))
+        if named is not None and isinstance(entry.get("value"), int):
+            yield named[1], named[2], entry["value"]
+
+
+def _read_metrics(text: str) -> Iterator[tuple[str, str, int]]:
+    for line in text.splitlines():
+        named = _METRIC.fullmatch(line)
+        if named is not None:
+            yield named[2], named[1], int(named[3])
 
 
 def read_loaded(stats: Mapping[str, Any]) -> dict[str, str]:

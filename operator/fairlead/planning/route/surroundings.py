@@ -17,7 +17,7 @@ from fairlead.facts.observed import CarriedGateway
 from fairlead.facts.route import Carrier, LocalDeployment, SecretFacts
 from fairlead.policy.locality import find_leak, find_leak_of_pod, find_record
 
-__all__ = ["describe_carried", "describe_carrier", "describe_deployment", "describe_secret"]
+__all__ = ["describe_carried", "describe_carrier", "describe_deployment", "describe_secret", "wakes_for_requests"]
 
 _Pods = Iterable[tuple[str, Mapping[str, str]]]  # name, annotations
 
@@ -54,7 +54,7 @@ def describe_deployment(
         certificate_secret=_read_certificate_secret(name, spec),
         is_encrypted=not plain,
         why_not_encrypted=plain,
-        can_wake=_can_wake(spec),
+        can_wake=wakes_for_requests(spec),
     )
 
 
@@ -104,8 +104,9 @@ def _find_earlier(found: Iterable[tuple[str, str]]) -> str:
     return next((f"pod {name} is of an earlier spec: {said}" for name, said in found if said), "")
 
 
-def _can_wake(spec: Mapping[str, Any]) -> bool:
-    """Whether fairlead lets it go to zero replicas, and brings it back for a request."""
+def wakes_for_requests(spec: Mapping[str, Any]) -> bool:
+    """Whether fairlead lets an LLMDeployment with this spec, which need not be valid, go to zero replicas, and brings it back for a
+    request."""
     scaling = spec.get("autoscaling")
     if not isinstance(scaling, Mapping) or spec.get("suspend"):
         return False
