@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from fairlead.api.base import ApiModel, Atomic, Int
+from fairlead.api.base import ApiModel, Atomic, Int, ListMap
 
 __all__ = [
     "AutoscalingMode",
@@ -17,6 +17,7 @@ __all__ = [
     "LimitSpec",
     "LimitType",
     "ScalingRulesSpec",
+    "ScheduleSpec",
     "SelectPolicy",
     "TargetsSpec",
 ]
@@ -105,20 +106,41 @@ class BehaviorSpec(ApiModel):
     of its fields."""
 
 
+class ScheduleSpec(ApiModel):
+    """Times at which there are more replicas at least, from a start to the next end."""
+
+    name: Annotated[str, Field(min_length=1, max_length=63)]
+    """What it is called in messages: lower-case letters, digits and -. Required."""
+    start: Annotated[str, Field(min_length=9, max_length=128)]
+    """When it begins: a cron expression of five fields (minute, hour, day of month, month, day of week), such as 0 8 * * MON-FRI.
+    Required."""
+    end: Annotated[str, Field(min_length=9, max_length=128)]
+    """When it ends: a cron expression of five fields. One that comes before the start of the same day ends it after midnight. Required."""
+    time_zone: Annotated[str, Field(min_length=1, max_length=64)] = "UTC"
+    """Time zone of both, by its IANA name such as Europe/Berlin. Default: UTC."""
+    min_replicas: Annotated[Int, Field(ge=1, le=1000)]
+    """Replicas that there are at least meanwhile; at most maxReplicas. Required."""
+
+
 class AutoscalingSpec(ApiModel):
     """How many replicas, and who decides it."""
 
     mode: AutoscalingMode = AutoscalingMode.OPERATOR
     """Who decides: Operator, by the targets below, whatever spec.replicas says; or External, whoever writes spec.replicas,
     such as a HorizontalPodAutoscaler, between minReplicas and maxReplicas. Default: Operator."""
-    min_replicas: Annotated[Int, Field(ge=1, le=1000)] = 1
-    """Replicas that there are at least, whatever is measured or asked for. Default: 1."""
+    min_replicas: Annotated[Int, Field(ge=0, le=1000)] = 1
+    """Replicas that there are at least, whatever is measured or asked for. 0: with mode Operator the last one goes after idleTimeout, and
+    comes back when a gateway has a request for it. Default: 1."""
     max_replicas: Annotated[Int, Field(ge=1, le=1000)]
     """Replicas that there are at most, whatever is measured or asked for. Required."""
+    idle_timeout: Annotated[str | None, Field(min_length=2, max_length=32)] = None
+    """Duration without any request after which the last replica goes, such as 10m, with mode Operator and minReplicas 0. Absent: 5m."""
+    schedules: Annotated[list[ScheduleSpec], ListMap("name"), Field(max_length=32)] = Field(default_factory=list)
+    """Times at which there are more replicas at least, with mode Operator. Where several hold, the largest counts. Default: none."""
     policy: DecisionPolicy = DecisionPolicy.APPLY
     """With mode Operator: Apply the decisions, only Recommend them in status.scaling while spec.replicas counts, or Pause at
     the last decision. Default: Apply."""
     targets: TargetsSpec | None = None
-    """What replicas are added for. Required with mode Operator."""
+    """What replicas are added for. Required with mode Operator, unless there is one at most and none at least."""
     behavior: BehaviorSpec | None = None
     """How fast the number changes, with mode Operator. Absent: the defaults of its fields."""

@@ -133,8 +133,8 @@ class ReasonDoc:
 REASON_DOCS: Final[Mapping[Reason, ReasonDoc]] = {
     Reason.SERVING: ReasonDoc("All replicas of the current generation run, and the model answers in them."),
     Reason.SCALED_TO_ZERO: ReasonDoc(
-        "`spec.replicas` is 0 and no pod runs: the state is the one asked for, but nothing answers.",
-        "Raise `spec.replicas` to serve again.",
+        "No pod runs, as asked for: by `spec.replicas: 0`, or by `spec.autoscaling` with `minReplicas: 0` after a time without requests.",
+        "With `autoscaling`, send a request to a gateway whose route leads there; otherwise raise `spec.replicas`.",
     ),
     Reason.SUSPENDED: ReasonDoc(
         "`spec.suspend` is true: no pod runs; Service, volumes and settings stay.",

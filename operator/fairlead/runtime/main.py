@@ -93,10 +93,10 @@ class Operator:
         self.applier = self._make_applier(loop_time)
         self.signals = Collector(self.cache, make_sources(loop_time), self._enqueue, clock=loop_time)
         self.inbox = Inbox(self.cache, self._evaluate, self.metrics, clock=loop_time, wall=lambda: datetime.now(UTC))
-        self.controller = self._make_controller(loop_time)
         self.waker = Waker(
             self.cache, HeldSource(GatewaySettings().status_port), self._on_held, self._may_write, loop_time
         )
+        self.controller = self._make_controller(loop_time)
         self.probe = LoopProbe(self.metrics, loop_time)
         self.streams = self._name_streams()
         self.health = Health(
@@ -432,7 +432,7 @@ class Operator:
             clock=clock,
             wall=lambda: datetime.now(UTC),
             may_write=self._may_write,
-            desk=ScalingDesk(self.cache, self.signals, self.inbox.alerts_of),
+            desk=ScalingDesk(self.cache, self.signals, self.inbox.alerts_of, self.waker.held),
         )
 
     def _let_metrics_see(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -32,10 +32,12 @@ class ScalingDesk:
         cache: Cache,
         collector: Collector | None = None,
         alerts_of: Callable[[Mapping[str, Any]], tuple[ActiveAlert, ...]] = lambda _: (),
+        held_for: Callable[[ObjectKey], int | None] = lambda _: None,
     ) -> None:
         self._cache = cache
         self._collector = collector
         self._alerts_of = alerts_of
+        self._held_for = held_for
         self._recommendations: dict[ObjectKey, tuple[Recommendation, ...]] = {}
 
     def gather(self, key: ObjectKey, raw: Mapping[str, Any]) -> Signals:
@@ -49,6 +51,7 @@ class ScalingDesk:
         return Signals(
             samples=self._collector.samples(key) if self._collector is not None else (),
             recommendations=self._recommendations.get(key, ()),
+            held=self._held_for(key),
             alerts=alerts,
             is_urgent=bool(alerts),
             writer=writers.get(LLMDEPLOYMENT.kind, ""),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.unit.planning.world import VLLM, World, make_homeless_pod, merge
 
-from fairlead.facts.scaling import Sample, Signals
+from fairlead.facts.scaling import Distribution, Measure, Sample, Signals
 from fairlead.planning.deployment.scaling import DECISIONS_KEPT, HAND_OVER
 
 Json = dict[str, Any]
@@ -337,3 +337,89 @@ def test_pods_that_nothing_fits_are_taken_back_and_not_asked_for_again_soon() ->
     world.signals = samples(world, waiting=80.0, pods=2)
     world.step()
     assert world.status["scaling"]["desiredReplicas"] > 2
+
+
+# Zero.
+
+NOBODY = {Measure.LATENCY: Distribution((1.0,), (0.0, 0.0))}
+
+
+def asleep() -> World:
+    """A world whose last replica has gone."""
+    world = World(merge(VLLM, autoscaling=scaled(minReplicas=0, idleTimeout="1m")))
+    settle(world)
+    assert replicas_of(world) == 1
+    quiet = [
+        Sample(world.now - timedelta(seconds=5 * back), 5.0, 1, 1, NOBODY, running=0.0, waiting=0.0) for back in range(20)
+    ]
+    world.signals = Signals(samples=tuple(reversed(quiet)), held=0)
+    settle(world)
+    assert replicas_of(world) == 0
+    world.pods = []
+    world.report(replicas=0, updated=0, ready=0)
+    world.signals = Signals(held=0)
+    world.step()
+    return world
+
+
+def test_idle_at_zero_is_ready_and_says_how_it_wakes() -> None:
+    world = asleep()
+    assert world.states()["Ready"] == "True/ScaledToZero"
+    assert world.states()["Reconciling"] == "False/UpToDate"
+    assert world.states()["ScalingActive"] == "True/ScaledToZero"
+    assert "wakes when a gateway has a request" in world.condition("Ready")["message"]
+    assert not world.step().acts_on_status
+
+
+def test_a_request_that_waits_wakes_it_at_once() -> None:
+    world = asleep()
+    world.signals = Signals(held=3)
+    assert world.step().acts_on_status
+    world.step()
+    assert replicas_of(world) == 1
+    assert world.status["scaling"]["decisions"][-1]["reason"] == "WakingUp"
+
+
+def test_nobody_asked_is_nobody_waiting() -> None:
+    world = asleep()
+    world.signals = Signals(held=None)
+    world.now += timedelta(hours=1)
+    world.step()
+    assert not world.step().acts_on_status
+    assert replicas_of(world) == 0
+
+
+def test_pods_that_were_never_seen_idle_do_not_go() -> None:
+    world = World(merge(VLLM, autoscaling=scaled(minReplicas=0, idleTimeout="1m")))
+    settle(world)
+    world.now += timedelta(hours=3)
+    settle(world)
+    assert replicas_of(world) == 1
+
+
+# Schedules.
+
+OFFICE = [{"name": "office", "start": "0 8 * * *", "end": "0 18 * * *", "timeZone": "Europe/Berlin", "minReplicas": 3}]
+
+
+def test_a_schedule_raises_the_fewest_from_its_start_on() -> None:
+    world = World(merge(VLLM, autoscaling=scaled(schedules=OFFICE)))
+    world.now = world.now.replace(hour=6, minute=30)  # half past seven in Berlin
+    settle(world)
+    assert replicas_of(world) == 1
+    plan = world.step()
+    assert plan.requeue_after_s == 1800.0
+    world.now = world.now.replace(hour=7, minute=0)
+    settle(world)
+    assert replicas_of(world) == 3
+
+
+def test_times_that_do_not_exist_are_told_by_field() -> None:
+    world = World(merge(VLLM, autoscaling=scaled(schedules=[{**OFFICE[0], "start": "61 8 * * *", "timeZone": "UTC"}])))
+    world.step()
+    assert world.states()["Stalled"] == "True/InvalidSpec"
+    assert "spec.autoscaling.schedules[0].start" in world.condition("Stalled")["message"]
+    world.edit(merge(VLLM, autoscaling=scaled(schedules=[{**OFFICE[0], "timeZone": "Europe/Berlim"}])))
+    world.step()
+    assert "spec.autoscaling.schedules[0].timeZone" in world.condition("Stalled")["message"]
+    assert "Europe/Berlin" in world.condition("Stalled")["message"]

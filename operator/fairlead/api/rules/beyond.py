@@ -38,6 +38,11 @@ BEYOND_CEL: Final = (
         "CEL sees one object only, and they may come later",
     ),
     Beyond(
+        "Times of spec.autoscaling.schedules that do not exist (minute 61, a day FOO), and time zones that nobody knows",
+        "fairlead render; the operator as Stalled/InvalidSpec",
+        "CEL has neither cron expressions nor a time zone database",
+    ),
+    Beyond(
         "Models that the hub does not have or does not give out",
         "the operator as Stalled/ModelNotFound or Stalled/ModelAccessDenied",
         "only the hub knows",

@@ -23,7 +23,7 @@ from fairlead.planning.deployment.metadata import describe_taken
 from fairlead.planning.deployment.podhealth import PodHealth, examine_pods
 from fairlead.planning.deployment.revision import ChosenTemplate
 from fairlead.planning.deployment.rollout import PlannedPods, Rollout, read_rollout
-from fairlead.planning.deployment.scaling import Scaling, Scene, follow, scale, stand_still
+from fairlead.planning.deployment.scaling import Scaling, Scene, check_schedules, follow, scale, stand_still
 from fairlead.planning.deployment.service import make_endpoint
 from fairlead.planning.deployment.serving import Serving
 from fairlead.planning.deployment.signals import make_scrape_wish
@@ -59,6 +59,7 @@ def plan_deployment(
     following = follow(resource.spec, resource.status, _read_replicas(live_deployment), observed.signals, now)
     resource = replace(resource, decided_replicas=following.replicas)
     try:
+        check_schedules(resource.spec)
         blueprint = draw(resource, engines, facts)
         serving = blueprint.serving
         chosen, deployment = blueprint.choose_deployment(resource, live_deployment)

@@ -24,20 +24,24 @@ from fairlead.api.autoscaling import (
 from fairlead.api.conditions import ConditionType, Reason
 from fairlead.api.llmdeployment import LLMDeploymentSpec
 from fairlead.api.quantity import parse_duration_s
+from fairlead.errors import RenderError
 from fairlead.facts.scaling import Measure, Recommendation, Signals
 from fairlead.planning.conditions import FALSE, MAX_MESSAGE_LENGTH, TRUE, UNKNOWN, Condition, find_condition, truncate
 from fairlead.planning.plan import PlannedEvent
 from fairlead.scaling.decision import Behavior, Change, Decision, Limit, Policy, Situation
 from fairlead.scaling.law import decide
 from fairlead.scaling.memory import remembered_changes, remembered_recommendations
+from fairlead.scaling.schedule import Window, floor_of, next_change, why_not
 
-__all__ = ["Following", "Scaling", "Scene", "follow", "scale", "stand_still"]
+__all__ = ["Following", "Scaling", "Scene", "check_schedules", "follow", "scale", "stand_still"]
 
 Json = dict[str, Any]
 
 #: How long the number from before a hand-over stays while whoever takes over has not written spec.replicas yet: an autoscaler looks every
 #: 15 seconds, and needs pods that are ready and metrics of them.
 HAND_OVER: Final = timedelta(minutes=5)
+#: Without any request, before the last replica goes.
+IDLE_S: Final = 300.0
 DECISIONS_KEPT: Final = 20
 #: Where no pod has told yet how long it takes.
 STARTUP_S: Final = 120.0
@@ -128,7 +132,8 @@ def scale(
     if autoscaling.policy is DecisionPolicy.PAUSE:
         message = f"Paused at {following.replicas} replicas, until spec.autoscaling.policy is Apply."
         return Scaling(_condition(FALSE, Reason.SCALING_PAUSED, message), following.status)
-    policy = make_policy(autoscaling)
+    windows = make_windows(autoscaling)
+    policy = make_policy(autoscaling, floor_of(windows, now))
     situation = Situation(
         now=now,
         replicas=following.replicas,
@@ -149,7 +154,7 @@ def scale(
         _find_ignored(spec, autoscaling, previous),
         remembered_recommendations(signals.recommendations, decision, policy, now),
         is_measured=True,
-        due_s=decision.due_s,
+        due_s=_find_due(decision, windows, now),
     )
     if autoscaling.policy is DecisionPolicy.RECOMMEND:
         return replace(scaling, status=(following.status or {}) | {"recommendedReplicas": decision.replicas})
@@ -167,15 +172,29 @@ def stand_still(previous: Mapping[str, Any]) -> Condition:
     return _condition(UNKNOWN, Reason.INVALID_SPEC, "The spec is refused, see Stalled.")
 
 
-def make_policy(autoscaling: AutoscalingSpec) -> Policy:
-    """What the user wants, in numbers."""
+def check_schedules(spec: LLMDeploymentSpec) -> None:
+    """Raises RenderError for times that do not exist."""
+    for number, window in enumerate(make_windows(spec.autoscaling)) if spec.autoscaling is not None else ():
+        for name, why in why_not(window).items():
+            field = "timeZone" if name == "time_zone" else name
+            raise RenderError(f"spec.autoscaling.schedules[{number}].{field}", why)
+
+
+def make_windows(autoscaling: AutoscalingSpec) -> tuple[Window, ...]:
+    """The schedules."""
+    return tuple(Window(one.start, one.min_replicas, one.end, time_zone=one.time_zone) for one in autoscaling.schedules)
+
+
+def make_policy(autoscaling: AutoscalingSpec, floor: int = 0) -> Policy:
+    """What the user wants, in numbers. `floor`: what the schedules ask for now."""
     behavior = autoscaling.behavior
     return Policy(
-        minimum=autoscaling.min_replicas,
+        minimum=min(autoscaling.max_replicas, max(autoscaling.min_replicas, floor)),
         maximum=autoscaling.max_replicas,
         targets=_read_targets(autoscaling),
         scale_up=_make_behavior(behavior.scale_up if behavior else None, _UP),
         scale_down=_make_behavior(behavior.scale_down if behavior else None, _DOWN),
+        idle_s=IDLE_S if autoscaling.idle_timeout is None else parse_duration_s(autoscaling.idle_timeout),
     )
 
 
@@ -203,6 +222,12 @@ def _take_back(autoscaling: AutoscalingSpec, following: Following, scene: Scene)
     after = max(autoscaling.min_replicas, scene.fitting)
     message = f"{wanted} replicas wanted, {scene.fitting} found a node: {wanted} -> {after} replicas"
     return Decision(after, None, Reason.CAPACITY_BLOCKED, message, is_healthy=False)
+
+
+def _find_due(decision: Decision, windows: Sequence[Window], now: datetime) -> float | None:
+    change = next_change(windows, now)
+    due_s = (decision.due_s, (change - now).total_seconds() if change is not None else None)
+    return min((one for one in due_s if one is not None), default=None)
 
 
 def _find_capacity(signals: Signals, scene: Scene, changes: Sequence[Change], now: datetime) -> int | None:
@@ -281,13 +306,15 @@ def _tell_of_decision(
     suffix = " Only recommended: spec.replicas counts." if autoscaling.policy is DecisionPolicy.RECOMMEND else ""
     if not suffix and spec.replicas != 1:
         suffix = f" spec.replicas ({spec.replicas}) is not read with autoscaling.mode Operator."
+    if not following.replicas and autoscaling.min_replicas == 0:
+        return _condition(TRUE, Reason.SCALED_TO_ZERO, "Nothing runs until a gateway has a request for it." + suffix)
     if not scene.ready and following.replicas and not signals.samples:
         message = "No pod is ready, so there is nothing to measure."
         return _condition(UNKNOWN, Reason.PODS_PENDING, message + suffix)
     if not decision.is_healthy:
         told = _condition(FALSE, Reason(decision.reason), decision.message + suffix)
         return _keep_words(told, previous)
-    by = ", ".join(measure.value for measure in make_policy(autoscaling).targets)
+    by = ", ".join(measure.value for measure in make_policy(autoscaling).targets) or "what is asked for"
     message = f"{autoscaling.min_replicas} to {autoscaling.max_replicas} replicas by {by}."
     return _condition(TRUE, Reason.SIGNALS_READY, message + suffix)
 

@@ -132,7 +132,12 @@ def _decide_ready(situation: Situation) -> Condition:
         return _ready(FALSE, fault.reason, fault.message)
     if situation.idle:
         if rollout.complete:
-            return _ready(TRUE, Reason.SCALED_TO_ZERO, "0 replicas, as asked: nothing serves until replicas is raised.")
+            wakes = (
+                "it wakes when a gateway has a request for it"
+                if situation.fewest == 0
+                else "nothing serves until replicas is raised"
+            )
+            return _ready(TRUE, Reason.SCALED_TO_ZERO, f"0 replicas, as asked: {wakes}.")
         return _ready(FALSE, Reason.PROGRESSING, "The last pods are ending.")
     if _serves(situation):
         message = f"{rollout.available} of {rollout.desired} replicas serve."
