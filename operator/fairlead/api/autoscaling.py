@@ -87,10 +87,10 @@ class ScalingRulesSpec(ApiModel):
 
     stabilization_window_seconds: Annotated[Int | None, Field(ge=0, le=3600)] = None
     """Seconds of which the most careful recommendation counts: the lowest for more replicas, the highest for fewer.
-    Absent: 30 for more, 180 for fewer."""
+    Absent: 0 for more, 180 for fewer."""
     policies: Annotated[list[LimitSpec] | None, Atomic, Field(min_length=1, max_length=8)] = None
     """How fast the number may change. Absent: at most 100 percent or 4 pods more in 60 seconds, whichever is more, and 1
-    pod fewer in 120 seconds."""
+    pod fewer in 60 seconds."""
     select_policy: SelectPolicy | None = None
     """Which of several policies counts: Max, the one that permits most; Min, the one that permits least; Disabled, no
     change in this direction. Absent: Max."""
