@@ -10,9 +10,9 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 # Tests that need no cluster run on all cores. Those that need one wait more than they work: two processes, each with clusters of
 # its own, share them file by file. The long ones among them, which measure and starve others, run one after the other.
-PURE := -n auto --dist worksteal tests/unit tests/golden tests/law $(wildcard tests/sim)
+PURE := -n auto --dist worksteal tests/unit tests/golden tests/law tests/world $(wildcard tests/sim)
 PAIRED := -n 2 --dist loadfile
-LIVE := $(filter-out tests/unit tests/golden tests/law tests/sim tests/data tests/bench tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
+LIVE := $(filter-out tests/unit tests/golden tests/law tests/sim tests/world tests/data tests/bench tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
 STORY ?= serve
 OPERATOR ?= 1
 export PYTHONUNBUFFERED := 1
