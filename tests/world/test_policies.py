@@ -155,3 +155,25 @@ def test_a_breach_is_answered_in_time(source: Source) -> None:
     outcome = lived(step(), source=source)
     asked = next(at for at, number in outcome.replicas if number > 3)
     assert asked - 600 <= (15 if source is DIRECT else 45)
+
+
+@SOURCES
+def test_an_engine_that_is_full_before_its_cache_is(source: Source) -> None:
+    """24 sequences at most use four tenths of the cache: that they are full is learned from the first breach, and not forgotten."""
+    trace = constant(4, 3600)
+    engine = replace(QWEN3_32B_2H100, sequences=24)
+    few = live(trace, engine, Static(4), start=4)
+    outcome = live(trace, engine, Law(policy()), start=3, source=source)
+    assert few.attainment < 0.5
+    assert outcome.attainment >= 0.95
+    assert outcome.average <= 6.5
+    assert outcome.flaps == 0
+
+
+def test_pods_that_take_five_minutes_to_load() -> None:
+    engine = replace(QWEN3_32B_2H100, load_s=300)
+    trace = diurnal()
+    outcome = live(trace, engine, Law(policy(), startup_s=300), start=3)
+    published = live(trace, engine, PublishedLaw(), start=3)
+    assert outcome.attainment >= 0.99 > published.attainment
+    assert outcome.flaps == 0

@@ -46,8 +46,8 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A decision that changed the number of replicas: kept in status, so that limits and cool-down outlive the process. `load`: requests in
-    flight that it was decided with, None where that was not known."""
+    """A decision that changed the number of replicas: kept in status, so that limits and cool-down outlive the process. `load`: requests
+    in flight that are too many for `before` ready replicas, None where that was not found."""
 
     at: datetime
     before: int
@@ -82,7 +82,7 @@ class Decision:
     """`replicas`: how many there shall be. `recommended`: what the signals alone ask for, None where they do not suffice to say.
     `reason`: a value of `fairlead.api.conditions.Reason`; `message`: a sentence with the numbers that decided. `is_healthy`: signals are
     there and nothing holds the decision back that a person should know of. `inputs`: what was measured, by name, for status.
-    `due_s`: when to decide anew though no sample comes. `load`: requests in flight, for `Change.load`."""
+    `due_s`: when to decide anew though no sample comes. `load`: for `Change.load`."""
 
     replicas: int
     recommended: int | None

@@ -27,7 +27,8 @@ FEW_AT_ONCE = 10.0
 class Judgement:
     """`wanted`: replicas that the signals ask for, None where they do not suffice to say (then nothing changes). `text`: what was
     measured of what decided. `is_sure`: targets are missed so surely that no average is waited for. `is_missed`: some target is missed
-    now. `is_few`: some target cannot be judged. `trouble`: why nothing goes down. `inputs`: for status; `load`: requests in flight."""
+    now. `is_few`: some target cannot be judged. `trouble`: why nothing goes down. `inputs`: for status; `load`: requests in
+    flight for each pod where they are too many."""
 
     wanted: int | None
     text: str = ""
@@ -56,7 +57,7 @@ def judge(policy: Policy, situation: Situation, replicas: int, tuning: Tuning) -
         is_missed,
         any(ask.trouble is not None and ask.trouble.reason is Reason.TOO_FEW_REQUESTS for ask in asks.values()),
         inputs=_inputs(asks, look, situation),
-        load=look.load.in_flight,
+        load=_too_much(look) if is_missed else None,
     )
     if most is not None and most.at_least > replicas:
         return replace(judgement, wanted=most.at_least, text=most.text)
@@ -145,6 +146,11 @@ def _why_not_down(looks: Looks, asks: Collection[Ask], policy: Policy, situation
         text = f"{doubtful} of the last {len(recent)} samples were not complete"
         return Trouble(Reason.SIGNALS_PARTIAL, text, stops_all=False)
     return None
+
+
+def _too_much(look: Look) -> float | None:
+    """Requests in flight for each pod when targets are missed; where some wait, those that run are all that an engine takes."""
+    return look.load.each if look.load.waiting is None else look.load.running
 
 
 def _bearable(changes: Sequence[Change], now: datetime, tuning: Tuning) -> float | None:

@@ -154,9 +154,20 @@ def _same(frame: Frame, judgement: Judgement) -> Decision:
     if not judgement.is_missed:
         reason = Reason.TOO_FEW_REQUESTS if judgement.is_few else Reason.TARGETS_MET
         return _decision(frame, frame.now, reason, judgement.text, judgement)
-    loading = max(frame.now - frame.situation.ready, 0)
-    more = f", {loading} more {'replica loads' if loading == 1 else 'replicas load'}" if loading else ""
-    return _decision(frame, frame.now, Reason.TARGETS_MISSED, f"{judgement.text}{more}", judgement)
+    return _decision(frame, frame.now, Reason.TARGETS_MISSED, judgement.text + _loading_words(frame), judgement)
+
+
+def _loading_words(frame: Frame) -> str:
+    """What is counted on already."""
+    situation = frame.situation
+    loading = max(frame.now - situation.ready, 0)
+    if not loading:
+        return ""
+    words = f", {loading} more {'replica loads' if loading == 1 else 'replicas load'}"
+    if not situation.starting_since:
+        return words
+    age_s = max((situation.now - min(situation.starting_since)).total_seconds(), 0.0)
+    return f"{words}, for {age_s:.0f} s of some {situation.startup_s:.0f} s"
 
 
 def _limited(frame: Frame, judgement: Judgement, wish: str, way: str, reason: Reason) -> Decision:
@@ -189,7 +200,8 @@ def _decision(
     change = f": {before} -> {after} replicas" if after != before else ""
     inputs = dict(judgement.inputs) | _held_input(situation)
     recommended = None if judgement.trouble is not None and judgement.wanted == frame.now else judgement.wanted
-    return Decision(after, recommended, reason, f"{text}{change}", is_healthy, inputs, due_s, judgement.load)
+    load = None if judgement.load is None else judgement.load * before
+    return Decision(after, recommended, reason, f"{text}{change}", is_healthy, inputs, due_s, load)
 
 
 def _held_input(situation: Situation) -> dict[str, str]:

@@ -88,7 +88,8 @@ def knee_of(look: Look, tuning: Tuning) -> Ask | None:
     if ahead > tuning.trend_up:
         needed = max(needed, math.ceil(pods * ahead / tuning.trend_up))
         text += f", {ahead:.0%} soon ({look.trend.per_minute:+.0f} requests a minute)"
-    fewest = STAY if look.trend.is_rising else max(math.ceil(pods * use / (tuning.knee_down * look.caution) - 1e-9), 1)
+    by_use = math.ceil(pods * use / (tuning.knee_down * look.caution) - 1e-9)
+    fewest = STAY if look.trend.is_rising else max(by_use, _by_lesson(look), 1)
     return Ask(max(use, ahead), needed, fewest, text, f"{use:.0%}")
 
 

@@ -201,7 +201,7 @@ def test_pods_that_load_are_counted_on() -> None:
     case = again(policy(), situation(2, slow), first)
     later = decided(policy(), replace(case, now=NOW + timedelta(seconds=5)))
     assert (later.replicas, later.reason) == (5, Reason.TARGETS_MISSED)
-    assert "3 more replicas load" in later.message
+    assert later.message.endswith("3 more replicas load, for 5 s of some 120 s")
 
 
 def test_times_of_fewer_pods_say_nothing_of_more() -> None:
@@ -422,3 +422,26 @@ def test_soon_after_the_number_of_pods_changed_it_is_too_early() -> None:
     before, after = looks(sample(pods=3, requests=2), until_s=5), sample(pods=2, requests=2)
     decision = decided(policy(), situation(2, (*before, after), recommendations=recommended(1)))
     assert (decision.replicas, decision.reason, decision.is_healthy) == (2, Reason.STABILIZING, True)
+
+
+def test_the_load_is_remembered_only_where_it_was_too_much() -> None:
+    """For each ready replica; of the requests that wait and those that run only the latter are what a replica takes."""
+    missed = decided(policy(), situation(3, looks(replace(SLOW, running=8.0, waiting=30.0)), ready=2))
+    assert missed.load == pytest.approx(4.0 * 3)
+    by_gateway = decided(policy(), situation(2, looks(replace(SLOW, running=8.0, waiting=None))))
+    assert by_gateway.load == pytest.approx(8.0)
+    assert decided(policy(), situation(2, looks(sample(ttft=0.2, running=100, kv=0.8)))).load is None
+
+
+def test_a_trend_of_first_tokens_alone_counts_those_that_wait() -> None:
+    """Where requests are counted with their first token, those that run have been counted already."""
+    rising = tuple(
+        sample(ago(5 * one), ttft=0.2, running=100, waiting=max(0, 10 - one) * 14, kv=0.5)
+        for one in reversed(range(40))
+    )
+    only_first = tuple(replace(one, times={TTFT: one.times[TTFT]}) for one in rising)
+    assert "requests a minute" in decided(policy(), situation(2, only_first)).message
+    more_run = tuple(
+        replace(one, running=100.0 + (one.waiting or 0.0), waiting=0.0, kv_cache_usage=0.3) for one in only_first
+    )
+    assert decided(policy(), situation(2, more_run)).replicas == 2
