@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from tests.sim.cluster import SimCluster
 
@@ -56,6 +56,9 @@ class ScriptedCollector(Collector):
         now = self._cluster.clock()
         ticks = [now - now % 5.0 - 5.0 * back for back in reversed(range(int(KEEP_S / 5.0)))] if pods else []
         return tuple(self._sample(at_s, now, pods) for at_s in ticks)
+
+    def idle_since(self, key: ObjectKey) -> datetime | None:
+        return None
 
     async def _look(self, key: ObjectKey, interval_s: float) -> None:
         while True:

@@ -96,14 +96,16 @@ class Signals:
     """All that is known of one LLMDeployment beside its own objects when replicas are decided.
 
     `samples` and `recommendations`: oldest first, those that are still of use. `held`: requests that gateways hold for it, None where none
-    is asked. `alerts`: about it, those that fire; `is_urgent`: somebody (an alert) says that targets are missed. `capacity`: replicas that
-    the cluster's accelerators permit, None where that is not known. `writer`: an autoscaler that writes spec.replicas, `writer_of_child`:
-    one that writes the Deployment's ("": none), as people call it.
+    is asked. `idle_since`: since when no request was seen, None where there are some or one cannot be sure. `alerts`: about it, those that
+    fire; `is_urgent`: somebody (an alert) says that targets are missed. `capacity`: replicas that the cluster's accelerators permit, None
+    where that is not known. `writer`: an autoscaler that writes spec.replicas, `writer_of_child`: one that writes the Deployment's ("":
+    none), as people call it.
     """
 
     samples: tuple[Sample, ...] = ()
     recommendations: tuple[Recommendation, ...] = ()
     held: int | None = None
+    idle_since: datetime | None = None
     is_urgent: bool = False
     alerts: tuple[ActiveAlert, ...] = ()
     capacity: int | None = None

@@ -52,6 +52,7 @@ class ScalingDesk:
             samples=self._collector.samples(key) if self._collector is not None else (),
             recommendations=self._recommendations.get(key, ()),
             held=self._held_for(key),
+            idle_since=self._collector.idle_since(key) if self._collector is not None else None,
             alerts=alerts,
             is_urgent=bool(alerts),
             writer=writers.get(LLMDEPLOYMENT.kind, ""),

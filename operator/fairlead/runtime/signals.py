@@ -19,6 +19,7 @@ from fairlead.facts.scaling import Measure, Sample, ScrapeWish, SignalSource, So
 from fairlead.gateway.envoy.bootstrap import DURATIONS_MS, FIRST_TOKEN_MS
 from fairlead.kube.cache import Cache
 from fairlead.runtime.targets import Targets
+from fairlead.scaling.zero import follow_idle
 from fairlead.sources.engine import EngineSource
 from fairlead.sources.fetching import Fetcher
 from fairlead.sources.gatewaymetrics import GatewayMetricsSource
@@ -26,6 +27,8 @@ from fairlead.sources.gatewaymetrics import GatewayMetricsSource
 __all__ = ["Collector", "make_sources", "speak_for"]
 
 logger = logging.getLogger(__name__)
+#: Looks that may be missing in a row and leave it certain that there was no request.
+IDLE_GAPS: Final = 3
 _PHASES: Final = 2**32
 _HISTOGRAMS_MS: Final = {Measure.TIME_TO_FIRST_TOKEN: FIRST_TOKEN_MS, Measure.LATENCY: DURATIONS_MS}
 
@@ -36,7 +39,14 @@ class _Watched:
     def __init__(self, wish: ScrapeWish) -> None:
         self.wish = wish
         self.samples: deque[tuple[float, Sample]] = deque()
+        self.idle_since: datetime | None = None
         self.task: asyncio.Task[None] | None = None
+
+    def add(self, now: float, sample: Sample) -> None:
+        last = self.samples[-1][1] if self.samples else None
+        self.idle_since = follow_idle(self.idle_since, last, sample, IDLE_GAPS * self.wish.interval_s)
+        self.samples.append((now, sample))
+        self.drop_old(now)
 
     def drop_old(self, now: float) -> None:
         while self.samples and now - self.samples[0][0] > self.wish.keep_s:
@@ -117,6 +127,11 @@ class Collector:
         watched.drop_old(self._clock())
         return tuple(sample for _, sample in watched.samples)
 
+    def idle_since(self, key: ObjectKey) -> datetime | None:
+        """Since when no look has seen a request, without a gap between looks. None: there are some, or one cannot be sure."""
+        watched = self._watched.get(key)
+        return watched.idle_since if watched is not None else None
+
     async def _follow(self, key: ObjectKey, watched: _Watched) -> None:
         """Look each `interval_s`, at a moment of it that is this key's own. A look that takes longer than that is followed by the next at
         once, never by two."""
@@ -146,8 +161,7 @@ class Collector:
         if wish.source is Source.GATEWAY:
             sample = speak_for(sample, len(engines))
         now = self._clock()
-        watched.samples.append((now, sample))
-        watched.drop_old(now)
+        watched.add(now, sample)
         self._on_sample(key)
 
 

@@ -62,7 +62,8 @@ class Situation:
     """What is the case. `replicas`: as decided last. `ready`: pods that answer; `starting_since`: when each of the others was made.
     `samples`: oldest first. `recommendations`, `changes`: oldest first, those that are still of use. `capacity`: replicas that the
     cluster's accelerators permit, None where that is not known. `held`: requests that gateways hold for it, None where none is asked.
-    `startup_s`: how long a pod took, or may take, to become ready. `is_urgent`: somebody else (an alert) says that targets are missed."""
+    `startup_s`: how long a pod took, or may take, to become ready. `is_urgent`: somebody else (an alert) says that targets are missed.
+    `idle_since`: since when no request was seen, also before the oldest sample; None: there are some, or one cannot be sure."""
 
     now: datetime
     replicas: int
@@ -75,6 +76,7 @@ class Situation:
     held: int | None = None
     startup_s: float = 120.0
     is_urgent: bool = False
+    idle_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,7 +85,7 @@ def _at_zero(policy: Policy, situation: Situation) -> Decision:
 def _to_zero(policy: Policy, situation: Situation, gap_s: float) -> Decision | None:
     if situation.held or policy.scale_down.is_disabled:
         return None
-    idle_s = idle_for_s(situation.samples, situation.now, gap_s)
+    idle_s = idle_for_s(situation.samples, situation.now, gap_s, situation.idle_since)
     if idle_s < policy.idle_s:
         return None
     text = f"no request for {idle_s:.0f} s, {policy.idle_s:.0f} s are enough: {situation.replicas} -> 0 replicas"

@@ -350,7 +350,8 @@ def asleep() -> World:
     settle(world)
     assert replicas_of(world) == 1
     quiet = [
-        Sample(world.now - timedelta(seconds=5 * back), 5.0, 1, 1, NOBODY, running=0.0, waiting=0.0) for back in range(20)
+        Sample(world.now - timedelta(seconds=5 * back), 5.0, 1, 1, NOBODY, running=0.0, waiting=0.0)
+        for back in range(20)
     ]
     world.signals = Signals(samples=tuple(reversed(quiet)), held=0)
     settle(world)

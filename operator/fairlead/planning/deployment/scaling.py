@@ -147,6 +147,7 @@ def scale(
         held=signals.held,
         startup_s=STARTUP_S if scene.startup_s is None else scene.startup_s,
         is_urgent=signals.is_urgent,
+        idle_since=signals.idle_since,
     )
     decision = _take_back(autoscaling, following, scene) or decide(policy, situation)
     scaling = Scaling(
