@@ -19,6 +19,10 @@ from fairlead.facts.observed import OperatorFacts
 ENV_PREFIX: Final = "FAIRLEAD_"
 DEFAULT_NAMESPACE: Final = "fairlead-system"
 _NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_URL: Final = re.compile(r"https?://[A-Za-z0-9.\[\]:_-]+(/[A-Za-z0-9._~/-]*)?")
+_HEADER: Final = re.compile(r"[A-Za-z0-9-]{1,100}")
+_LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,199}")
+_SECRET_HEADERS: Final = ("authorization", "proxy-authorization", "cookie", "x-api-key")
 _BANDWIDTH: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMGT]i?)?(?:B(?:/s)?)?")
 _FACTORS: Final = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _FACTORS_BINARY: Final = {"Ki": 2**10, "ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
@@ -104,6 +108,26 @@ class OperatorConfig(BaseModel):
     cluster_domain: str = Field(
         "cluster.local", description="The cluster's DNS domain, in which Services have their names."
     )
+    prometheus_url: str = Field(
+        "",
+        description="Prometheus that scrapes the engines, with its API's prefix; scaling asks it then. None: the engines are asked.",
+    )
+    prometheus_headers: Names = Field(
+        (), description="Headers for Prometheus, comma-separated `name=value`, such as X-Scope-OrgID=ml. No secrets."
+    )
+    prometheus_token_file: str = Field(
+        "", description="File with a bearer token for Prometheus, read for each request."
+    )
+    prometheus_ca_file: str = Field(
+        "", description="File with the authorities that may sign Prometheus' certificate. Default: the system's."
+    )
+    prometheus_timeout_s: Annotated[float, Field(gt=0, le=60)] = Field(
+        5.0, description="Seconds that one request to Prometheus may take."
+    )
+    prometheus_namespace_label: str = Field(
+        "namespace", description="Label of the engines' series that names the pod's namespace."
+    )
+    prometheus_pod_label: str = Field("pod", description="Label of the engines' series that names the pod.")
     kubeconfig: str | None = Field(
         None, description="Kubeconfig file. Default: the pod's account, else $KUBECONFIG, ~/.kube/config."
     )
@@ -115,6 +139,41 @@ class OperatorConfig(BaseModel):
             if not _NAMESPACE.fullmatch(name):
                 raise ValueError(f"{name!r} is not a namespace's name")
         return tuple(sorted(set(value)))
+
+    @field_validator("prometheus_url")
+    @classmethod
+    def _check_url(cls, value: str) -> str:
+        if value and not _URL.fullmatch(value):
+            raise ValueError(
+                f"{value[:100]!r} is not like http://prometheus.monitoring:9090/prefix; no user, query or fragment"
+            )
+        return value.rstrip("/")
+
+    @field_validator("prometheus_headers")
+    @classmethod
+    def _check_headers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in value:
+            name, equals, _ = entry.partition("=")
+            if not equals or not _HEADER.fullmatch(name):
+                raise ValueError("every entry is a header's name, = and its value")
+            if name.lower() in _SECRET_HEADERS:
+                raise ValueError(f"{name} is a secret; write the token to a file for --prometheus-token-file")
+        return value
+
+    @field_validator("prometheus_namespace_label", "prometheus_pod_label")
+    @classmethod
+    def _check_labels(cls, value: str) -> str:
+        if not _LABEL.fullmatch(value):
+            raise ValueError(f"{value!r} is not a label's name")
+        return value
+
+    @model_validator(mode="after")
+    def _check_prometheus(self) -> OperatorConfig:
+        if not self.prometheus_url and (
+            self.prometheus_headers or self.prometheus_token_file or self.prometheus_ca_file
+        ):
+            raise ValueError("what is said of Prometheus needs prometheus_url")
+        return self
 
     @model_validator(mode="after")
     def _check_timings(self) -> OperatorConfig:
@@ -133,6 +192,7 @@ class OperatorConfig(BaseModel):
             trusted_hosts=frozenset(self.trusted_hosts),
             local_images=self.local_images,
             cluster_domain=self.cluster_domain,
+            has_prometheus=bool(self.prometheus_url),
         )
 
     @property

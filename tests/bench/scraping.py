@@ -18,6 +18,7 @@ from tests.bench.figures import Figure
 from tests.unit.planning.world import VLLM, make_resource
 
 from fairlead.api import names
+from fairlead.config import OperatorConfig
 from fairlead.engines.loader import EngineCatalog
 from fairlead.facts.observed import ObjectKey, OperatorFacts
 from fairlead.kube.cache import Cache
@@ -76,9 +77,9 @@ async def _scrape(port: int) -> tuple[int, float, float, float, int]:
         cache.put(_make_pod(number))
     process = psutil.Process()
     clock = asyncio.get_running_loop().time
-    collector = Collector(cache, make_sources(clock), told.append, clock=clock)
+    collector = Collector(cache, make_sources(OperatorConfig(), clock), told.append, clock=clock)
     serving = decide_serving(make_resource(VLLM), EngineCatalog.builtin(), OperatorFacts())
-    wish = replace(make_scrape_wish(serving), port=port)
+    wish = replace(make_scrape_wish(serving, OperatorFacts()), port=port)
     collector.start()
     keys = [ObjectKey(names.LLMDEPLOYMENT, "ml", f"m{number}") for number in range(PODS)]
     before, cpu, began = process.memory_info().rss, time.process_time(), time.monotonic()

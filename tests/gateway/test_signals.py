@@ -11,6 +11,7 @@ import httpx
 from tests.gateway.asking import make_body
 from tests.gateway.world import backend_entries, make_world
 
+from fairlead.config import OperatorConfig
 from fairlead.facts.observed import ObjectKey
 from fairlead.facts.scaling import Measure, Sample, ScrapeWish, Source, Target
 from fairlead.runtime.signals import make_sources
@@ -31,7 +32,7 @@ SPEC: dict[str, Any] = {
 
 async def test_requests_to_a_backend_and_their_times(tmp_path: Path) -> None:
     with make_world(SPEC, tmp_path) as world:
-        source = make_sources(time.monotonic)[Source.GATEWAY]
+        source = make_sources(OperatorConfig(), time.monotonic)[Source.GATEWAY]
         wish = ScrapeWish("/metrics", world.gateway.settings.status_port, interval_s=0.05, source=Source.GATEWAY)
         targets = [Target("g-1", "u1", "127.0.0.1", frozenset({"alpha"}))]
 

@@ -80,8 +80,33 @@ MISTAKES: dict[str, tuple[list[str], dict[str, str], str]] = {
     "no bandwidth": (["--download-bandwidth=fast"], {}, "is not a bandwidth"),
     "nothing at all": (["--download-bandwidth=0"], {}, "--download-bandwidth"),
     "timings": (["--lease-duration-s=5"], {}, "retry_period_s < renew_deadline_s < lease_duration_s"),
+    "no URL": (["--prometheus-url=prometheus:9090"], {}, "is not like http://"),
+    "a URL with a user": (["--prometheus-url=http://me:secret@prometheus:9090"], {}, "no user, query or fragment"),
+    "a URL with a query": (["--prometheus-url=http://prometheus/?x=1"], {}, "no user, query or fragment"),
+    "no header": (["--prometheus-url=http://p", "--prometheus-headers=X-Scope-OrgID"], {}, "its value"),
+    "a secret header": (
+        ["--prometheus-url=http://p", "--prometheus-headers=Authorization=x"],
+        {},
+        "--prometheus-token-file",
+    ),
+    "no label": (["--prometheus-pod-label=a-b"], {}, "'a-b' is not a label's name"),
+    "a token for nobody": (["--prometheus-token-file=/t"], {}, "needs prometheus_url"),
     "two": (["--workers=0", "--metrics-port=99999"], {}, "--metrics-port"),
 }
+
+
+def test_a_prometheus_with_all_that_can_be_said_of_it() -> None:
+    config = parse(
+        "--prometheus-url=https://mimir.monitoring.svc:8080/prometheus/",
+        "--prometheus-headers=X-Scope-OrgID=ml,X-Other=a=b",
+        "--prometheus-token-file=/var/run/token",
+        "--prometheus-ca-file=/etc/ca.crt",
+        FAIRLEAD_PROMETHEUS_TIMEOUT_S="2.5",
+    )
+    assert config.prometheus_url == "https://mimir.monitoring.svc:8080/prometheus"
+    assert config.prometheus_headers == ("X-Scope-OrgID=ml", "X-Other=a=b")
+    assert (config.prometheus_timeout_s, config.facts.has_prometheus) == (2.5, True)
+    assert not parse().facts.has_prometheus
 
 
 @pytest.mark.parametrize("name", MISTAKES)

@@ -76,7 +76,8 @@ class OperatorFacts:
     `namespace` is the operator's own (NetworkPolicies admit it); `monitoring_namespaces` may scrape engines;
     `download_bytes_per_s` is the assumed bandwidth of model downloads, bytes per second, for start-up budgets. `gateway_image` is
     Envoy; `trusted_hosts` are those of providers that may be called trusted, `local_images` patterns of engine images that
-    keep what they are sent; `cluster_domain` ends the names of Services.
+    keep what they are sent; `cluster_domain` ends the names of Services; `has_prometheus`: one scrapes the engines, and is asked in
+    their place.
     """
 
     namespace: str = "fairlead-system"
@@ -86,3 +87,4 @@ class OperatorFacts:
     trusted_hosts: frozenset[str] = frozenset()
     local_images: tuple[str, ...] = ()
     cluster_domain: str = "cluster.local"
+    has_prometheus: bool = False

@@ -91,7 +91,7 @@ class Operator:
         self._feeds_by_plural = {feed.resource.plural: feed for feed in self.feeds.values()}
         self.informers = self._make_informers(loop_time)
         self.applier = self._make_applier(loop_time)
-        self.signals = Collector(self.cache, make_sources(loop_time), self._enqueue, clock=loop_time)
+        self.signals = Collector(self.cache, make_sources(config, loop_time), self._enqueue, clock=loop_time)
         self.inbox = Inbox(self.cache, self._evaluate, self.metrics, clock=loop_time, wall=lambda: datetime.now(UTC))
         self.waker = Waker(
             self.cache, HeldSource(GatewaySettings().status_port), self._on_held, self._may_write, loop_time

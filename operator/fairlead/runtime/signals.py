@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Final
 
+from fairlead.config import OperatorConfig
 from fairlead.facts.observed import ObjectKey
 from fairlead.facts.scaling import Measure, Sample, ScrapeWish, SignalSource, Source
 from fairlead.gateway.envoy.bootstrap import DURATIONS_MS, FIRST_TOKEN_MS
@@ -23,6 +24,8 @@ from fairlead.scaling.zero import follow_idle
 from fairlead.sources.engine import EngineSource
 from fairlead.sources.fetching import Fetcher
 from fairlead.sources.gatewaymetrics import GatewayMetricsSource
+from fairlead.sources.prometheus import PrometheusSettings, PrometheusSource
+from fairlead.sources.promql import PodLabels
 
 __all__ = ["Collector", "make_sources", "speak_for"]
 
@@ -170,17 +173,28 @@ def speak_for(sample: Sample, engines: int) -> Sample:
     return replace(sample, asked=engines, answered=engines * sample.answered // max(sample.asked, 1))
 
 
-def make_sources(clock: Callable[[], float]) -> dict[Source, SignalSource]:
+def make_sources(config: OperatorConfig, clock: Callable[[], float]) -> dict[Source, SignalSource]:
     """Those that this installation has. All pods are asked within one budget."""
     fetcher = Fetcher()
 
     def wall() -> datetime:
         return datetime.now(UTC)
 
-    return {
+    sources: dict[Source, SignalSource] = {
         Source.ENGINE: EngineSource(fetcher, clock=clock, wall=wall),
         Source.GATEWAY: GatewayMetricsSource(fetcher, _HISTOGRAMS_MS, clock=clock, wall=wall),
     }
+    if config.prometheus_url:
+        settings = PrometheusSettings(
+            url=config.prometheus_url,
+            headers=dict(entry.split("=", 1) for entry in config.prometheus_headers),
+            token_file=config.prometheus_token_file,
+            ca_file=config.prometheus_ca_file,
+            timeout_s=config.prometheus_timeout_s,
+            labels=PodLabels(config.prometheus_namespace_label, config.prometheus_pod_label),
+        )
+        sources[Source.PROMETHEUS] = PrometheusSource(settings, wall=wall)
+    return sources
 
 
 def _phase_of(key: ObjectKey) -> float:

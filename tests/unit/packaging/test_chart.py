@@ -16,7 +16,7 @@ import yaml
 from hack.tools.build import Tools
 from tests.unit.packaging.restricted import violations
 
-from fairlead.config import OperatorConfig
+from fairlead.config import OperatorConfig, make_config
 
 Json = dict[str, Any]
 KUBERNETES = ("1.34", "1.35", "1.36", "1.37")
@@ -36,6 +36,15 @@ EVERYTHING: Json = {
     "monitoring": {"labels": {"release": "prometheus"}, "runbookURL": "https://docs.example/runbooks"},
     "alerts": {"existingSecret": "fairlead-alerts", "key": "bearer"},
     "downloadBandwidth": "200Mi",
+    "prometheus": {
+        "url": "https://thanos.example:10902/prometheus",
+        "headers": {"X-Scope-OrgID": "ml"},
+        "tokenSecret": {"name": "thanos-token", "key": "bearer"},
+        "caConfigMap": {"name": "thanos-ca", "key": "ca.pem"},
+        "timeoutSeconds": 10,
+        "namespaceLabel": "exported_namespace",
+        "podLabel": "exported_pod",
+    },
     "logLevel": "debug",
     "extraArgs": ["--workers=32"],
     "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy.example:3128"}],
@@ -284,6 +293,39 @@ def test_defaults_are_the_kustomize_base(helm: Helm, root: Path) -> None:
     base = {key(one): plain(one) for one in load_kustomization(root / "manifests") if one["kind"] != "Namespace"}
     assert chart.keys() == base.keys()
     assert chart == base
+
+
+def test_prometheus_is_told_of_mounted_for_and_let_out_to(helm: Helm) -> None:
+    objects = helm.objects(EVERYTHING)
+    (deployment,), (policy,) = of_kind(objects, "Deployment"), of_kind(objects, "NetworkPolicy")
+    spec = deployment["spec"]["template"]["spec"]
+    config = make_config(_flags(spec["containers"][0]["args"]), {})
+    assert config.prometheus_url == "https://thanos.example:10902/prometheus"
+    assert config.prometheus_headers == ("X-Scope-OrgID=ml",)
+    assert (config.prometheus_namespace_label, config.prometheus_pod_label) == ("exported_namespace", "exported_pod")
+    assert config.prometheus_timeout_s == 10
+    mounts = {mount["name"]: mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]}
+    for file, volume, key in (
+        (config.prometheus_token_file, "prometheus-token", "bearer"),
+        (config.prometheus_ca_file, "prometheus-ca", "ca.pem"),
+    ):
+        (found,) = [one for one in spec["volumes"] if one["name"] == volume]
+        (item,) = (found.get("secret") or found.get("configMap"))["items"]
+        assert (f"{mounts[volume]}/{item['path']}", item["key"]) == (file, key)
+    assert {"ports": [{"port": 10902, "protocol": "TCP"}]} in policy["spec"]["egress"]
+
+
+@pytest.mark.parametrize(
+    ("url", "port"), [("http://p", 80), ("https://p/x", 443), ("http://p:9090/x", 9090), ("http://[::1]:9", 9)]
+)
+def test_the_port_of_prometheus_is_that_of_its_url(helm: Helm, url: str, port: int) -> None:
+    (policy,) = of_kind(helm.objects({"prometheus": {"url": url}}), "NetworkPolicy")
+    assert {"ports": [{"port": port, "protocol": "TCP"}]} in policy["spec"]["egress"]
+
+
+def _flags(arguments: Sequence[str]) -> Json:
+    pairs = (argument.removeprefix("--").split("=", 1) for argument in arguments if argument.startswith("--prometheus"))
+    return {name.replace("-", "_"): value for name, value in pairs}
 
 
 def test_watched_namespaces_get_roles_and_nothing_is_cluster_wide(helm: Helm) -> None:

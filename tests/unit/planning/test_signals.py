@@ -16,9 +16,9 @@ from fairlead.planning.deployment.signals import make_scrape_wish
 METRICS = "metrics: {path: /stats, names: {running: mini_running, latency: [mini_seconds, mini_old_seconds]}}\n"
 
 
-def wish_of(spec: Json, catalog: EngineCatalog | None = None) -> ScrapeWish:
-    engines = catalog or EngineCatalog.builtin()
-    return make_scrape_wish(decide_serving(make_resource(spec), engines, OperatorFacts()))
+def wish_of(spec: Json, catalog: EngineCatalog | None = None, *, has_prometheus: bool = False) -> ScrapeWish:
+    facts = OperatorFacts(has_prometheus=has_prometheus)
+    return make_scrape_wish(decide_serving(make_resource(spec), catalog or EngineCatalog.builtin(), facts), facts)
 
 
 def own(text: str = METRICS) -> tuple[Json, EngineCatalog]:
@@ -43,6 +43,12 @@ def test_behind_tls_the_port_that_is_served_is_asked() -> None:
 def test_an_engine_without_metrics_is_known_by_its_gateways() -> None:
     wish = wish_of(OLLAMA)
     assert (wish.source, wish.port, wish.path, dict(wish.names)) == (Source.GATEWAY, 9901, "/metrics", {})
+
+
+def test_where_there_is_a_prometheus_it_is_asked_but_of_engines_without_metrics() -> None:
+    direct, wish = wish_of(VLLM), wish_of(VLLM, has_prometheus=True)
+    assert (wish.source, wish.interval_s, wish.names) == (Source.PROMETHEUS, 15.0, direct.names)
+    assert wish_of(OLLAMA, has_prometheus=True).source is Source.GATEWAY
 
 
 def test_a_users_engine_says_its_own_names() -> None:

@@ -10,17 +10,21 @@ from typing import Any
 
 import pytest
 from tests.unit.fake_time import run_in_fake_time
+from tests.unit.sources.pods import answer, serving_pods
 
 from fairlead.api import names
+from fairlead.config import OperatorConfig
 from fairlead.facts.observed import ObjectKey
-from fairlead.facts.scaling import Sample, ScrapeWish, Source, Target
+from fairlead.facts.scaling import Measure, Sample, ScrapeWish, Source, Target
 from fairlead.kube.cache import Cache
-from fairlead.runtime.signals import Collector, speak_for
+from fairlead.runtime.signals import Collector, make_sources, speak_for
 from fairlead.runtime.targets import Targets
 
 Json = dict[str, Any]
 KEY = ObjectKey(names.LLMDEPLOYMENT, "ml", "m")
 WISH = ScrapeWish("/metrics", 8000, interval_s=5.0, keep_s=20.0)
+WISH_OF_PROMETHEUS = replace(WISH, source=Source.PROMETHEUS, names={Measure.RUNNING_REQUESTS: ("running",)})
+JSON_HEAD = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"
 
 
 def pod(
@@ -294,6 +298,21 @@ def test_what_gateways_tell_is_told_of_the_engines_behind_them() -> None:
 def test_a_gateway_that_is_silent_is_as_many_engines(gateways: int, told: int, engines: int, answered: int) -> None:
     sample = speak_for(Sample(datetime.now(UTC), 5.0, gateways, told), engines)
     assert (sample.asked, sample.answered) == (engines, answered)
+
+
+async def test_prometheus_is_a_source_only_where_the_installation_names_one() -> None:
+    said = answer('{"status":"success","data":{"resultType":"vector","result":[]}}', JSON_HEAD)
+    async with serving_pods(lambda _: said) as prometheus:
+        url = f"http://127.0.0.1:{prometheus.port}/prefix"
+        config = OperatorConfig(prometheus_url=url, prometheus_headers=("X-Scope-OrgID=a=b",), prometheus_pod_label="p")
+        sources = make_sources(config, asyncio.get_running_loop().time)
+        sample = await sources[Source.PROMETHEUS].look(KEY, WISH_OF_PROMETHEUS, [Target("m-1", "u", "10.0.0.1")])
+        for source in sources.values():
+            await source.close()
+    assert sample.problem == "none of 1 pods told anything: m-1: Prometheus has no series of it"
+    assert "x-scope-orgid: a=b" in prometheus.heads[0]
+    assert b"p%3D~%22m-1%22" in prometheus.bodies[0]
+    assert set(make_sources(OperatorConfig(), asyncio.get_running_loop().time)) == {Source.ENGINE, Source.GATEWAY}
 
 
 def test_gateways_are_those_of_routes_that_lead_to_it() -> None:

@@ -31,7 +31,7 @@ async def test_requests_between_two_looks_and_what_runs_and_waits(start_vllm: St
     fetcher = Fetcher()
     source = EngineSource(fetcher, clock=time.monotonic, wall=lambda: datetime.now(UTC))
     serving = decide_serving(make_resource(VLLM), EngineCatalog.builtin(), OperatorFacts())
-    wish = make_scrape_wish(serving)
+    wish = make_scrape_wish(serving, OperatorFacts())
     assert address.hostname
     assert address.port
     key, targets = ObjectKey("LLMDeployment", "ml", "m"), [Target("m-1", "u1", address.hostname)]

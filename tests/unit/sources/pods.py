@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -25,6 +26,7 @@ class Pods:
     say: Callable[[str], bytes | None]
     asked: list[tuple[str, str]] = field(default_factory=list)
     heads: list[str] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
     open: int = 0
     most: int = 0
     port: int = 0
@@ -38,6 +40,8 @@ class Pods:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             address = writer.get_extra_info("sockname")[0]
             self.heads.append(head.lower())
+            length = re.search(r"content-length: (\d+)", head.lower())
+            self.bodies.append(await reader.readexactly(int(length[1])) if length else b"")
             self.asked.append((address, head.split(" ")[1]))
             await asyncio.sleep(self.delay_s)
             said = self.say(address)

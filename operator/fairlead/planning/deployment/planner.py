@@ -116,7 +116,7 @@ def plan_deployment(
         requeue_after_s=_find_due(pods, scaling, find_alerts_due_s(observed.signals.alerts, now)),
         acts_on_status=scaling.is_decided,
         recommendations=scaling.recommendations,
-        wish=make_scrape_wish(serving) if scaling.is_measured else None,
+        wish=make_scrape_wish(serving, facts) if scaling.is_measured else None,
     )
 
 
