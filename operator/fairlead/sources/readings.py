@@ -17,6 +17,7 @@ __all__ = [
     "count_since",
     "make_sample",
     "share_bounds",
+    "share_distribution",
 ]
 
 
@@ -60,6 +61,12 @@ def share_bounds(bounds: tuple[float, ...]) -> tuple[float, ...]:
     return bounds
 
 
+@lru_cache(maxsize=4096)
+def share_distribution(bounds: tuple[float, ...], counts: tuple[float, ...]) -> Distribution:
+    """The same object for the same numbers: most looks find no request, or few, and are kept for minutes."""
+    return Distribution(bounds, counts)
+
+
 def count_since(now: Cumulative, before: Cumulative | None) -> Distribution | None:
     """What was counted between two readings of a pod, never negative; None: nothing can be said. Where a count went down the process is
     another one (it was started again): like a new pod it tells from its second reading on."""
@@ -67,7 +74,7 @@ def count_since(now: Cumulative, before: Cumulative | None) -> Distribution | No
         return None
     risen = [new - old for new, old in zip((*now.counts, now.total), (*before.counts, before.total), strict=True)]
     counts = tuple(high - low for high, low in zip(risen, [0.0, *risen], strict=False))
-    return Distribution(now.bounds, counts) if min(counts) >= 0 else None
+    return share_distribution(now.bounds, counts) if min(counts) >= 0 else None
 
 
 def add_distributions(distributions: Sequence[Distribution]) -> Distribution | None:
@@ -80,7 +87,9 @@ def add_distributions(distributions: Sequence[Distribution]) -> Distribution | N
         return None
     bounds = share_bounds(tuple(sorted(common)))
     parts = [one if one.bounds == bounds else _coarsen(one, bounds) for one in distributions]
-    return Distribution(bounds, tuple(map(sum, zip(*(part.counts for part in parts), strict=True))))
+    if len(parts) == 1:
+        return parts[0]
+    return share_distribution(bounds, tuple(map(sum, zip(*(part.counts for part in parts), strict=True))))
 
 
 def _coarsen(fine: Distribution, bounds: tuple[float, ...]) -> Distribution:

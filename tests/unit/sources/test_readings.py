@@ -54,6 +54,15 @@ def test_no_count_is_ever_negative(new: list[int], old: list[int]) -> None:
     assert since == (Distribution((0.5, 1.0), tuple(risen)) if min(risen) >= 0 else None)
 
 
+def test_equal_numbers_of_many_pods_and_looks_are_kept_once() -> None:
+    looks = [
+        Look(Reading(5.0, {TTFT: cumulative(7, 7, total=7)}), Reading(0.0, {TTFT: cumulative(7, 7, total=7)}))
+        for _ in range(2)
+    ]
+    one, other, both = (make_sample(some, NOW).times[TTFT] for some in (looks[:1], looks[1:], looks))
+    assert one is other is both
+
+
 def test_pods_with_equal_bounds_are_added_up() -> None:
     one, other = Distribution((1.0,), (2, 3)), Distribution((1.0,), (5, 7))
     assert add_distributions([one, other]) == Distribution((1.0,), (7, 10))
