@@ -34,7 +34,7 @@ async def test_requests_to_a_backend_and_their_times(tmp_path: Path) -> None:
     with make_world(SPEC, tmp_path) as world:
         source = make_sources(OperatorConfig(), time.monotonic)[Source.GATEWAY]
         wish = ScrapeWish("/metrics", world.gateway.settings.status_port, interval_s=0.05, source=Source.GATEWAY)
-        targets = [Target("g-1", "u1", "127.0.0.1", frozenset({"alpha"}))]
+        targets = [Target("g-1", "u1", "127.0.0.1", backends=frozenset({"alpha"}))]
 
         async def look() -> Sample:
             await asyncio.sleep(0.03)  # an answer is kept for half of an interval

@@ -125,6 +125,7 @@ class Source(StrEnum):
 class ScrapeWish:
     """How the pods of one LLMDeployment are looked at.
 
+    `port`: of the engine, or of the gateways; `tls_port`: of the TLS before the engine, in pods that have it: in a rollout they differ.
     `names`: what the metrics are called, newest name first; of a histogram without `_bucket`. `interval_s`: seconds between two looks;
     `keep_s`: how long a sample is of use. `over_s`: seconds that one answer of Prometheus speaks of, at least two of its scrapes;
     others speak of the time since the look before. Gateways have names of their own, so `names` is empty there.
@@ -132,7 +133,7 @@ class ScrapeWish:
 
     path: str
     port: int
-    scheme: str = "http"
+    tls_port: int = 0
     names: Mapping[Measure, tuple[str, ...]] = field(default_factory=dict)
     interval_s: float = 5.0
     keep_s: float = 400.0
@@ -142,11 +143,13 @@ class ScrapeWish:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A ready pod. `address`: its IP; `backends`: of a gateway's pod, what its route calls the LLMDeployment that is looked at."""
+    """A ready pod. `address`: its IP; `is_tls`: its engine is reached by TLS only; `backends`: of a gateway's pod, what its route calls the
+    LLMDeployment that is looked at."""
 
     name: str
     uid: str
     address: str
+    is_tls: bool = False
     backends: frozenset[str] = frozenset()
 
 

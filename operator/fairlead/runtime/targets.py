@@ -10,6 +10,7 @@ from fairlead.facts.observed import ObjectKey
 from fairlead.facts.scaling import Target
 from fairlead.kube.cache import Cache, Entry
 from fairlead.kube.resources import LLMROUTE, POD
+from fairlead.planning.deployment.encryption import TLS_CONTAINER
 
 __all__ = ["Targets"]
 
@@ -81,7 +82,9 @@ def _read_pod(entry: Entry, component: str, backends: frozenset[str] = frozenset
     is_wanted = is_of_engine if component == COMPONENT_ENGINE else labels.get(LABEL_COMPONENT) == component
     if not is_wanted or "deletionTimestamp" in metadata or not status.get("podIP") or not _is_ready(status):
         return None
-    return Target(entry.key.name, entry.uid, str(status["podIP"]), backends)
+    sidecars = (pod.get("spec") or {}).get("initContainers") or ()
+    is_tls = is_of_engine and any(one.get("name") == TLS_CONTAINER for one in sidecars)
+    return Target(entry.key.name, entry.uid, str(status["podIP"]), is_tls, backends)
 
 
 def _is_ready(status: Mapping[str, Any]) -> bool:

@@ -15,7 +15,8 @@ class EngineSource(PodSource):
     """By the names that the engine's file gives."""
 
     async def _read(self, wish: ScrapeWish, target: Target) -> Reading:
-        text = await self._fetcher.get(wish.scheme, target.address, wish.port, wish.path)
+        scheme, port = ("https", wish.tls_port) if target.is_tls else ("http", wish.port)
+        text = await self._fetcher.get(scheme, target.address, port, wish.path)
         reading = read_text(text, wish.names, self._clock())
         if reading.is_empty:
             raise FetchError(f"{wish.path} has none of the engine's metrics")

@@ -29,15 +29,16 @@ def own(text: str = METRICS) -> tuple[Json, EngineCatalog]:
 
 def test_vllm_tells_all_measures_by_new_and_old_names() -> None:
     wish = wish_of(VLLM)
-    assert (wish.source, wish.scheme, wish.port, wish.path) == (Source.ENGINE, "http", 8000, "/metrics")
+    assert (wish.source, wish.port, wish.path) == (Source.ENGINE, 8000, "/metrics")
     assert set(wish.names) == set(Measure)
     assert wish.names[Measure.KV_CACHE_USAGE] == ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
     assert wish.names[Measure.LATENCY] == ("vllm:e2e_request_latency_seconds",)
 
 
-def test_behind_tls_the_port_that_is_served_is_asked() -> None:
+def test_with_and_without_tls_the_wish_is_the_same_since_pods_of_both_kinds_run_in_a_rollout() -> None:
     wish = wish_of({**VLLM, "encryption": {"inTransit": "Required", "certificate": {"secretName": "own"}}})
-    assert (wish.scheme, wish.port) == ("https", 8443)
+    assert (wish.port, wish.tls_port) == (8000, 8443)
+    assert wish == wish_of(VLLM)
 
 
 def test_an_engine_without_metrics_is_known_by_its_gateways() -> None:

@@ -322,17 +322,25 @@ def test_gateways_are_those_of_routes_that_lead_to_it() -> None:
     cache.put(gateway_pod("r-gateway-1", 3))
     cache.put(gateway_pod("elsewhere-gateway-1", 4, "elsewhere"))
     cache.put(pod("m-1", 5))
-    cache.put(pod("n-1", 6, address="10.0.0.8", **{names.LABEL_LLMDEPLOYMENT: "n", names.LABEL_LLMROUTE: "r"}))
+    carrier = pod("n-1", 6, address="10.0.0.8", **{names.LABEL_LLMDEPLOYMENT: "n", names.LABEL_LLMROUTE: "r"})
+    cache.put({**carrier, "spec": {"initContainers": [{"name": "tls"}, {"name": "gateway"}]}})
     targets = Targets(cache)
     called = frozenset({"small", "again"})
     assert targets.find_gateways(KEY) == [
-        Target("r-gateway-1", "u-r-gateway-1", "10.0.0.9", called),
-        Target("n-1", "u-n-1", "10.0.0.8", called),
+        Target("r-gateway-1", "u-r-gateway-1", "10.0.0.9", backends=called),
+        Target("n-1", "u-n-1", "10.0.0.8", is_tls=True, backends=called),
     ]
     cache.put(route("r", 7, renamed="m"))
     assert {target.backends for target in targets.find_gateways(KEY)} == {frozenset({"renamed"})}
     cache.remove(ObjectKey(names.LLMROUTE, "ml", "r"), "u-r", 8)
     assert targets.find_gateways(KEY) == []
+
+
+def test_pods_with_tls_are_told_from_those_without() -> None:
+    cache = Cache()
+    cache.put(pod("m-1", 1))
+    cache.put({**pod("m-2", 2), "spec": {"initContainers": [{"name": "tls", "restartPolicy": "Always"}]}})
+    assert [(one.name, one.is_tls) for one in Targets(cache).find_engines(KEY)] == [("m-1", False), ("m-2", True)]
 
 
 def test_a_route_that_is_not_valid_leads_nowhere() -> None:

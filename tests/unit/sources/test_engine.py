@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import ssl
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -38,10 +39,11 @@ class Eye:
         self.now = 100.0
         self.source = EngineSource(fetcher, clock=lambda: self.now, wall=lambda: datetime(2026, 1, 1, tzinfo=UTC))
 
-    async def look(self, port: int, *numbers: int, after_s: float = 5.0, scheme: str = "http") -> Sample:
+    async def look(self, port: int, *numbers: int, after_s: float = 5.0, is_tls: bool = False) -> Sample:
         self.now += after_s
-        wish = ScrapeWish("/metrics", port, scheme, NAMES, interval_s=5.0)
-        return await self.source.look(KEY, wish, targets(*numbers))
+        wish = ScrapeWish("/metrics", 1 if is_tls else port, port if is_tls else 1, NAMES, interval_s=5.0)
+        pods = [replace(target, is_tls=is_tls) for target in targets(*numbers)]
+        return await self.source.look(KEY, wish, pods)
 
 
 @pytest.fixture
@@ -147,7 +149,7 @@ async def test_tls_is_taken_whoever_signed_it(eye: Eye, tmp_path: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "both.pem")
     async with serving_pods(lambda _: answer(text(1)), tls=context) as pods:
-        assert (await eye.look(pods.port, 2, scheme="https")).running == 1
+        assert (await eye.look(pods.port, 2, is_tls=True)).running == 1
 
 
 async def test_a_pod_that_has_no_tls_is_named(eye: Eye) -> None:
@@ -157,7 +159,7 @@ async def test_a_pod_that_has_no_tls_is_named(eye: Eye) -> None:
         writer.close()
 
     async with await asyncio.start_server(talk, "127.0.0.2", 0) as server:
-        sample = await eye.look(server.sockets[0].getsockname()[1], 2, scheme="https")
+        sample = await eye.look(server.sockets[0].getsockname()[1], 2, is_tls=True)
     assert sample.failures == ("m-2: no TLS",)
 
 

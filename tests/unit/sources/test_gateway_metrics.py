@@ -45,7 +45,7 @@ class Eye:
         self.now += after_s
         wish = ScrapeWish("/metrics", port, source=Source.GATEWAY)
         called = frozenset(backends.split())
-        targets = [Target(f"g-{number}", f"u{number}", f"127.0.0.{number}", called) for number in numbers]
+        targets = [Target(f"g-{number}", f"u{number}", f"127.0.0.{number}", backends=called) for number in numbers]
         return await self.source.look(ObjectKey("LLMDeployment", "ml", backends), wish, targets)
 
 

@@ -19,6 +19,7 @@ from fairlead.policy.locality import find_record
 
 __all__ = [
     "TLS_CONTAINER",
+    "TLS_PORT",
     "certificate_secret",
     "make_tls_annotations",
     "make_tls_container",

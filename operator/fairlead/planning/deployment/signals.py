@@ -9,7 +9,7 @@ from typing import Final
 from fairlead.facts.observed import OperatorFacts
 from fairlead.facts.scaling import ScrapeWish, Source
 from fairlead.gateway.envoy import GatewaySettings
-from fairlead.planning.deployment.encryption import port_number
+from fairlead.planning.deployment.encryption import TLS_PORT
 from fairlead.planning.deployment.serving import Serving
 
 __all__ = ["make_scrape_wish"]
@@ -20,12 +20,11 @@ _PROMETHEUS_INTERVAL_S: Final = 15.0
 
 
 def make_scrape_wish(serving: Serving, facts: OperatorFacts) -> ScrapeWish:
-    """On the port that the pods serve on; with spec.encryption that is the TLS in front of the engine, which passes all paths on."""
+    """On the engine's port. In pods with spec.encryption that is on the loopback address, and the TLS before it passes all paths on."""
     metrics = serving.metrics
     if metrics is None or not metrics.names:
         return ScrapeWish("/metrics", GatewaySettings().status_port, source=Source.GATEWAY)
-    scheme = "http" if serving.spec.encryption is None else "https"
-    wish = ScrapeWish(metrics.path, port_number(serving), scheme, metrics.by_measure())
+    wish = ScrapeWish(metrics.path, serving.rendered.port, TLS_PORT, metrics.by_measure())
     if facts.has_prometheus:
         return replace(wish, source=Source.PROMETHEUS, interval_s=_PROMETHEUS_INTERVAL_S)
     return wish
