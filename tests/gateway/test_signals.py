@@ -1,22 +1,32 @@
-"""What scaling reads of a real Envoy: requests to one backend, and how long they took."""
+"""What scaling reads of, and through, a real Envoy: a gateway's requests to one backend, and an engine behind TLS."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 from tests.gateway.asking import make_body
+from tests.gateway.mounts import Mount
 from tests.gateway.world import backend_entries, make_world
+from tests.unit.gateway.envoy_process import envoy_binary
+from tests.unit.sim_engine.servers import free_port
+from tests.unit.sources.pods import answer, serving_pods
 
 from fairlead.config import OperatorConfig
 from fairlead.facts.observed import ObjectKey
 from fairlead.facts.scaling import Measure, Sample, ScrapeWish, Source, Target
+from fairlead.gateway.envoy.certificate import CERTIFICATE_FILE, make_certificate_source
+from fairlead.gateway.envoy.terminator import make_terminator
 from fairlead.runtime.signals import make_sources
+from fairlead_cluster.certificates import Authority
 from fairlead_cluster.providers import Fault, Kind
 
+KEY = ObjectKey("LLMDeployment", "ml", "m")
 SPEC: dict[str, Any] = {
     "gateway": {"replicas": 1},
     "backends": backend_entries("alpha", "beta"),
@@ -38,7 +48,7 @@ async def test_requests_to_a_backend_and_their_times(tmp_path: Path) -> None:
 
         async def look() -> Sample:
             await asyncio.sleep(0.03)  # an answer is kept for half of an interval
-            return await source.look(ObjectKey("LLMDeployment", "ml", "alpha"), wish, targets)
+            return await source.look(KEY, wish, targets)
 
         async def until_running(count: int) -> Sample:
             while (sample := await look()).running != count:
@@ -75,3 +85,28 @@ async def test_requests_to_a_backend_and_their_times(tmp_path: Path) -> None:
         assert found.total == 3, "and none of beta's"
         slow = sum(count for bound, count in zip((*found.bounds, 1e9), found.counts, strict=True) if bound >= 1.0)
         assert slow == 3, "each took a second"
+
+
+async def test_an_engine_behind_the_tls_of_its_pod_is_read(tmp_path: Path) -> None:
+    """By the Envoy that a pod with spec.encryption has. Nobody verifies its certificate."""
+    issued = Authority("somebody").issue("m", ["m.ml.svc"])
+    Mount(tmp_path / "tls").write({"tls.crt": issued.cert.decode(), "tls.key": issued.key.decode()})
+    source = json.dumps(make_certificate_source(str(tmp_path / "tls")))
+    Mount(tmp_path / "source").write({CERTIFICATE_FILE: source})
+    port = free_port()
+    async with serving_pods(lambda _: answer("running 3\n")) as engine:
+        config = make_terminator("127.0.0.1", port, engine.port, str(tmp_path / "source"))
+        command = [str(envoy_binary()), "--config-yaml", config, "--concurrency", "1", "--disable-hot-restart"]
+        with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as envoy:
+            try:
+                eye = make_sources(OperatorConfig(), time.monotonic)[Source.ENGINE]
+                wish = ScrapeWish("/metrics", engine.port, port, names={Measure.RUNNING_REQUESTS: ("running",)})
+                targets, end = [Target("m-1", "u1", "127.0.0.1", is_tls=True)], time.monotonic() + 20
+                while (sample := await eye.look(KEY, wish, targets)).answered < 1:
+                    assert time.monotonic() < end, (sample, (tmp_path / "log").read_text())
+                    await asyncio.sleep(0.05)
+                await eye.close()
+            finally:
+                envoy.kill()
+    assert (sample.running, sample.problem) == (3, "")
+    assert all(path == "/metrics" for _, path in engine.asked)
