@@ -110,7 +110,7 @@ class Collector:
             return
         self.forget(key)
         watched = self._watched[key] = _Watched(wish)
-        watched.task = asyncio.create_task(self._follow(key, watched), name=f"signals of {key.namespace}/{key.name}")
+        watched.task = asyncio.create_task(self._follow(key, watched), name="signals")
 
     def forget(self, key: ObjectKey) -> None:
         """Look at it no more. Nothing if it is not looked at."""
