@@ -445,3 +445,35 @@ def test_a_trend_of_first_tokens_alone_counts_those_that_wait() -> None:
         replace(one, running=100.0 + (one.waiting or 0.0), waiting=0.0, kv_cache_usage=0.3) for one in only_first
     )
     assert decided(policy(), situation(2, more_run)).replicas == 2
+
+
+def test_pods_that_have_just_become_ready_are_not_taken_for_too_many() -> None:
+    before = looks(sample(pods=2, running=40), until_s=5)
+    case = situation(4, (*before, sample(pods=4, running=4)), recommendations=recommended(1))
+    wanted = policy(targets={Measure.RUNNING_REQUESTS: 10})
+    assert decided(wanted, case).replicas == 4
+    settled = (*looks(sample(pods=2, running=40), until_s=60), *looks(sample(pods=4, running=4), 55))
+    assert decided(wanted, replace(case, samples=settled)).replicas == 3
+
+
+def test_nothing_is_taken_away_while_the_load_rises() -> None:
+    rising = tuple(
+        sample(ago(5 * one), pods=4, ttft=0.2, running=20 + max(0, 6 - one) * 14, kv=0.05)
+        for one in reversed(range(80))
+    )
+    assert decided(policy(), situation(4, rising, recommendations=recommended(1))).replicas == 4
+    level = tuple(replace(one, running=20.0) for one in rising)
+    assert decided(policy(), situation(4, level, recommendations=recommended(1))).replicas == 3
+
+
+def test_few_pods_that_hang_are_not_taken_for_idle_ones() -> None:
+    stuck = looks(sample(pods=4, ttft=0.2, requests=0, running=1))
+    assert decided(policy(), situation(4, stuck, recommendations=recommended(1))).replicas == 4
+
+
+def test_a_rise_that_may_be_chance_is_no_trend() -> None:
+    """Eight more in 20 s, where 80 come and go: less than a standard deviation."""
+    slightly = tuple(
+        sample(ago(5 * one), ttft=0.2, running=100 + max(0, 4 - one) * 2, kv=0.62) for one in reversed(range(80))
+    )
+    assert decided(policy(), situation(2, slightly)).replicas == 2
