@@ -18,7 +18,7 @@ from fairlead.scaling.memory import remembered_changes, remembered_recommendatio
 from fairlead.scaling.signals import quantile, times_of
 from fairlead.scaling.tuning import DEFAULT, Tuning
 
-__all__ = ["Law", "Oracle", "PublishedLaw", "QueueHpa", "RunningHpa", "Static", "policy"]
+__all__ = ["Hpa", "Law", "Oracle", "PublishedLaw", "QueueHpa", "RunningHpa", "Static", "policy", "published_hpa"]
 
 
 def policy(minimum: int = 3, maximum: int = 8, targets: Mapping[str, object] | None = None) -> Policy:
@@ -131,6 +131,11 @@ class Hpa:
         return number
 
 
+def published_hpa(minimum: int, maximum: int) -> Hpa:
+    """The behavior that goes with the published law."""
+    return Hpa(minimum, maximum, up_window_s=30, down_window_s=180, down_pods=1, down_period_s=120)
+
+
 @dataclass(slots=True)
 class QueueHpa:
     """An HPA, as KEDA makes it: waiting requests per replica, Kubernetes' default behavior and tolerance."""
@@ -180,7 +185,7 @@ class PublishedLaw:
     name: str = "published SLO law"
     first_token_s: float = 3.0
     output_token_s: float = 0.1
-    hpa: Hpa = field(default_factory=lambda: Hpa(up_window_s=30, down_window_s=180, down_pods=1, down_period_s=120))
+    hpa: Hpa = field(default_factory=lambda: published_hpa(3, 8))
     signals: deque[tuple[float, float]] = field(default_factory=deque)
     last: float = -15.0
 

@@ -7,13 +7,15 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.world.engine import QWEN3_32B_2H100
-from tests.world.policies import Law, Oracle, PublishedLaw, QueueHpa, RunningHpa, Static, policy
-from tests.world.traces import Trace, bursty, constant, diurnal, ramp, step
-from tests.world.world import DIRECT, PROMETHEUS, Outcome, Scaler, Source, live
+from tests.world.engine import LLAMA_8B_L4, QWEN3_32B_2H100
+from tests.world.policies import Hpa, Law, Oracle, PublishedLaw, QueueHpa, RunningHpa, Static, policy, published_hpa
+from tests.world.traces import Trace, bursty, constant, conversations, diurnal, ramp, step
+from tests.world.world import DIRECT, PROMETHEUS, Objective, Outcome, Scaler, Source, live
+
+from fairlead.scaling.decision import Policy
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "scaling-simulated.md"
-_SECTION = re.compile(r"(<!-- generated: world -->\n).*?(<!-- end -->)", re.DOTALL)
+_SECTION = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 #: Requests a second that the oracle gives each replica: nine tenths of what it bears.
 ORACLE_PER_REPLICA = 1.28
@@ -59,12 +61,48 @@ def make_table(traces: Sequence[tuple[str, Callable[[], Trace]]] = TRACES) -> st
     return "\n".join(lines) + "\n"
 
 
-def fill(text: str, table: str) -> str:
+#: Of the second table: 8B on L4s with 2 to 16 replicas, beginning with 8 (the trace begins in the middle of a day).
+SERVICE_OBJECTIVE = Objective(5.0, 0.2)
+SERVICE: tuple[tuple[str, Callable[[], Scaler], int, Source], ...] = (
+    ("16 replicas", lambda: Static(16), 16, DIRECT),
+    ("12 replicas", lambda: Static(12), 12, DIRECT),
+    ("HPA, 5 queued each", lambda: QueueHpa(hpa=Hpa(2, 16)), 8, DIRECT),
+    ("HPA, 15 in flight each", lambda: RunningHpa(15, hpa=Hpa(2, 16)), 8, DIRECT),
+    (
+        "published SLO law",
+        lambda: PublishedLaw(first_token_s=5, output_token_s=0.2, hpa=published_hpa(2, 16)),
+        8,
+        PROMETHEUS,
+    ),
+    ("fairlead, Prometheus", lambda: Law(service_policy(), startup_s=90), 8, PROMETHEUS),
+    ("fairlead, direct", lambda: Law(service_policy(), startup_s=90), 8, DIRECT),
+)
+
+
+def service_policy() -> Policy:
+    """Of the public service."""
+    return policy(2, 16, {"timeToFirstToken": "5s", "outputTokenLatency": "200ms"})
+
+
+def serve(make: Callable[[], Scaler], start: int, source: Source) -> Outcome:
+    """The hour of the public service."""
+    return live(conversations(), LLAMA_8B_L4, make(), start=start, source=source, objective=SERVICE_OBJECTIVE)
+
+
+def make_service_table() -> str:
+    """In Markdown."""
+    lines = ["| | an hour of conversations |", "| --- | --- |"]
+    lines += [f"| {name} | {show(serve(make, start, source))} |" for name, make, start, source in SERVICE]
+    return "\n".join(lines) + "\n"
+
+
+def fill(text: str) -> str:
     """Replace what stands between the markers."""
-    return _SECTION.sub(lambda match: f"{match[1]}\n{table}\n{match[2]}", text)
+    tables = {"world": make_table, "service": make_service_table}
+    return _SECTION.sub(lambda match: f"{match[1]}\n{tables[match[2]]()}\n{match[3]}", text)
 
 
 def main() -> None:
     """Write the page with the table as it is now."""
-    PAGE.write_text(fill(PAGE.read_text(), make_table()))
+    PAGE.write_text(fill(PAGE.read_text()))
     sys.stdout.write(f"wrote {PAGE.name}\n")

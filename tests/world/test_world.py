@@ -7,7 +7,7 @@ import math
 import pytest
 from tests.world.engine import QWEN3_32B_2H100, Pod, Request
 from tests.world.policies import Law, Static, policy
-from tests.world.table import PAGE, fill, make_table
+from tests.world.table import PAGE, fill
 from tests.world.traces import RAMP, constant, quiet, ramp
 from tests.world.world import PROMETHEUS, live
 
@@ -63,4 +63,4 @@ def test_the_same_seed_gives_the_same() -> None:
 
 def test_the_table_in_the_documents_is_fresh() -> None:
     text = PAGE.read_text()
-    assert text == fill(text, make_table()), "stale: run python -m tests.world"
+    assert text == fill(text), "stale: run python -m tests.world"

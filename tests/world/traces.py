@@ -7,9 +7,23 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from tests.world.azure import COUNTS, OUTPUTS, PROMPTS
 from tests.world.engine import Request
 
-__all__ = ["CHAT", "RAMP", "Shape", "Trace", "bursty", "constant", "diurnal", "quiet", "ramp", "staged", "step"]
+__all__ = [
+    "CHAT",
+    "RAMP",
+    "Shape",
+    "Trace",
+    "bursty",
+    "constant",
+    "conversations",
+    "diurnal",
+    "quiet",
+    "ramp",
+    "staged",
+    "step",
+]
 
 #: (requests a second, seconds): the scored profile of llm-d's benchmark, 2 -> 4 -> 6 -> 8 -> 10 -> 4 -> 1 (scored-config.yml).
 RAMP = ((2.0, 330.0), (4.0, 360.0), (6.0, 360.0), (8.0, 360.0), (10.0, 360.0), (4.0, 360.0), (1.0, 300.0))
@@ -129,6 +143,21 @@ def diurnal(seed: int = 1, seconds: float = 7200) -> Trace:
         return 5 - 4 * math.cos(2 * math.pi * at / seconds)
 
     return Trace("diurnal", _drawn(rng, _poisson(rng, rate, 9, seconds), Shape()), seconds, rate)
+
+
+def conversations(seed: int = 1) -> Trace:
+    """An hour of a public service: as many requests in each ten seconds as there were, with prompts and answers as long."""
+    rng = random.Random(seed)
+    times = sorted(10 * (index + rng.random()) for index, count in enumerate(COUNTS) for _ in range(count))
+    sizes = tuple((at, _quantile(rng, PROMPTS), _quantile(rng, OUTPUTS)) for at in times)
+    return Trace("conversations", sizes, 10.0 * len(COUNTS), lambda at: COUNTS[min(int(at / 10), len(COUNTS) - 1)] / 10)
+
+
+def _quantile(rng: random.Random, steps: Sequence[int]) -> int:
+    """A value of a distribution of which some quantiles, evenly spaced, are known."""
+    place = rng.random() * (len(steps) - 1)
+    low, high = steps[int(place)], steps[int(place) + 1]
+    return max(round(low + (high - low) * (place - int(place))), 1)
 
 
 def quiet(seed: int = 1, seconds: float = 5400) -> Trace:

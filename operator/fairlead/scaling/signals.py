@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from itertools import pairwise
 from statistics import median
 
@@ -114,13 +115,19 @@ def _is_sound(sample: Sample) -> bool:
 
 
 def _is_sound_distribution(times: Distribution) -> bool:
+    # A sum is finite only if all of it is, and then comparisons mean something.
     return (
         len(times.counts) == len(times.bounds) + 1
-        and len(times.bounds) > 0
-        and all(math.isfinite(count) and count >= 0 for count in times.counts)
-        and all(math.isfinite(bound) for bound in times.bounds)
-        and all(lower < upper for lower, upper in pairwise(times.bounds))
+        and math.isfinite(times.total)
+        and min(times.counts) >= 0
+        and _are_sound_bounds(times.bounds)
     )
+
+
+@lru_cache(maxsize=64)
+def _are_sound_bounds(bounds: tuple[float, ...]) -> bool:
+    """Finite, and each higher than the one before; all pods of an engine have the same."""
+    return bool(bounds) and math.isfinite(sum(bounds)) and all(lower < upper for lower, upper in pairwise(bounds))
 
 
 def times_of(samples: Sequence[Sample], measure: Measure, seconds: float) -> tuple[Distribution, float] | None:
