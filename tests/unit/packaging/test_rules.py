@@ -13,9 +13,12 @@ import pytest
 import yaml
 from hack.generate.monitoring import make_monitors, make_scrape_configs
 from hack.generate.rules import ALERTS, RECORDINGS, make_groups
+from tests.unit.packaging.conftest import find_monitoring
 
 from fairlead.api import names
+from fairlead.config import OperatorConfig
 from fairlead.gateway.envoy import GatewaySettings
+from fairlead.runtime.alerts import PATH
 from fairlead.runtime.metrics import ConditionCollector, Metrics
 from fairlead_sim.settings import Settings
 from fairlead_sim.vllm import flags
@@ -305,3 +308,23 @@ def test_monitors_find_the_pods_that_are_made() -> None:
     assert gateways["podMetricsEndpoints"][0]["port"] == "status"
     base = yaml.safe_load((ROOT / "manifests/base/deployment.yaml").read_text())
     assert operator["selector"]["matchLabels"] == base["spec"]["selector"]["matchLabels"]
+
+
+def test_the_receiver_in_the_guide_is_one_for_alertmanager(tmp_path: Path) -> None:
+    amtool = find_monitoring().alertmanager.with_name("amtool")
+    if not amtool.exists():
+        pytest.skip("no amtool beside Alertmanager")
+    guide = (ROOT / "docs/alertmanager.md").read_text()
+    [block] = re.findall(r"^   ```yml\n(.*?)^   ```$", guide, re.DOTALL | re.MULTILINE)
+    config = yaml.safe_load(block)
+    (tmp_path / "alertmanager.yml").write_text(yaml.safe_dump(config))
+    command = [amtool, "check-config", tmp_path / "alertmanager.yml"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [webhook] = config["receivers"][1]["webhook_configs"]
+    port = OperatorConfig.model_fields["alerts_port"].default
+    assert webhook["url"] == f"http://fairlead.fairlead-system.svc:{port}{PATH}"
+    route = config["route"]["routes"][0]
+    matched = [rule.name for rule in ALERTS if re.fullmatch("LLMDeploymentHigh.+", rule.name)]
+    assert 'alertname=~"LLMDeploymentHigh.+"' in route["matchers"]
+    assert matched == ["LLMDeploymentHighTimeToFirstToken", "LLMDeploymentHighLatency"]
