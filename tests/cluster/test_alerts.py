@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.canaries import plant
 from tests.cluster.operator_world import QUIET_S, Json, World, make_cr, until
 from tests.unit.sources.deliveries import START, make_alert, make_body
 
@@ -18,7 +19,7 @@ from fairlead_cluster.ports import free_ports
 
 pytestmark = pytest.mark.cluster
 
-TOKEN = "token-of-alertmanager-1"
+TOKEN, WRONG_TOKEN = plant("alerts-"), plant("alerts-")
 AUTOSCALING = {"maxReplicas": 4, "targets": {"timeToFirstToken": "400ms"}}
 
 
@@ -89,7 +90,7 @@ def test_an_alert_costs_one_write_and_its_repeats_none(desk: Desk, world: World)
     assert (alert["name"], alert["startsAt"]) == ("LLMDeploymentHighLatency", START)
     for _ in range(5):
         assert desk.deliver(about(world)) == (200, {"repeated": 1})
-    assert desk.deliver(about(world), token="a-token-that-is-wrong")[0] == 401
+    assert desk.deliver(about(world), token=WRONG_TOKEN)[0] == 401
     time.sleep(QUIET_S)
     assert world.writes(mark) == ["patch llmdeployments/status m: 200"]
     assert desk.deliver(about(world, "resolved")) == (200, {"resolved": 1})

@@ -1,4 +1,4 @@
-"""A real Prometheus and a real Alertmanager on loopback, with the shipped rules made quick enough for a test."""
+"""A real Prometheus and real Alertmanagers on loopback, with the shipped rules made quick enough for a test."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -41,10 +42,9 @@ def quick_rules(first_token_s: float) -> str:
 
 @dataclass(frozen=True)
 class Stack:
-    """Both servers. `credentials`: the file from which Alertmanager takes its token at each request."""
+    """`credentials`: the file from which Alertmanagers take their token at each request."""
 
     prometheus_url: str
-    alertmanager_url: str
     credentials: Path
 
 
@@ -58,9 +58,11 @@ def monitoring_stack(
     token: str,
     first_token_s: float,
     namespace: str = "ml",
+    alertmanagers: int = 1,
 ) -> Iterator[Stack]:
-    """Scrapes `engines` (host:port, all of the LLMDeployment m) each second, and sends what fires to `webhook`."""
-    prometheus_port, alertmanager_port = free_ports(2)
+    """Scrapes `engines` (host:port, all of the LLMDeployment m) each second, and sends what fires to `webhook`, each
+    Alertmanager for itself: none knows of the others."""
+    prometheus_port, *ports = free_ports(1 + alertmanagers)
     credentials = folder / "token"
     credentials.write_text(token)
     (folder / "rules.yml").write_text(quick_rules(first_token_s))
@@ -68,7 +70,7 @@ def monitoring_stack(
     prometheus = {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
         "rule_files": ["rules.yml"],
-        "alerting": {"alertmanagers": [{"static_configs": [{"targets": [f"127.0.0.1:{alertmanager_port}"]}]}]},
+        "alerting": {"alertmanagers": [{"static_configs": [{"targets": [f"127.0.0.1:{port}" for port in ports]}]}]},
         "scrape_configs": [{"job_name": "engines", "static_configs": [target]}],
     }
     alertmanager = {
@@ -102,36 +104,37 @@ def monitoring_stack(
     }
     (folder / "prometheus.yml").write_text(yaml.safe_dump(prometheus))
     (folder / "alertmanager.yml").write_text(yaml.safe_dump(alertmanager))
-    stack = Stack(f"http://127.0.0.1:{prometheus_port}", f"http://127.0.0.1:{alertmanager_port}", credentials)
-    commands = {
-        "prometheus": [
+    servers = {
+        f"http://127.0.0.1:{prometheus_port}": [
             tools.prometheus,
             f"--config.file={folder / 'prometheus.yml'}",
             f"--storage.tsdb.path={folder / 'tsdb'}",
             f"--web.listen-address=127.0.0.1:{prometheus_port}",
-        ],
-        "alertmanager": [
+        ]
+    }
+    for port in ports:
+        servers[f"http://127.0.0.1:{port}"] = [
             *tools.alertmanager_command,
             f"--config.file={folder / 'alertmanager.yml'}",
-            f"--storage.path={folder / 'alertmanager'}",
-            f"--web.listen-address=127.0.0.1:{alertmanager_port}",
+            f"--storage.path={folder / f'alertmanager-{port}'}",
+            f"--web.listen-address=127.0.0.1:{port}",
             "--cluster.listen-address=",
-        ],
-    }
+        ]
     started = []
     try:
-        for name, command in commands.items():
+        for url, command in servers.items():
+            name = f"monitoring-{url.rpartition(':')[2]}"
             started.append(spawn(name, command, folder / f"{name}.log", stop_grace_s=5.0))
-        for name, url in (("prometheus", stack.prometheus_url), ("alertmanager", stack.alertmanager_url)):
-            assert wait_until(lambda url=url: is_ready(url), READY_S, 0.1), tail(folder / f"{name}.log")  # type: ignore[misc]
-        yield stack
+        for process, url in zip(started, servers, strict=True):
+            assert wait_until(partial(is_ready, url), READY_S, 0.1), tail(process.log_path)
+        yield Stack(f"http://127.0.0.1:{prometheus_port}", credentials)
     finally:
         for process in started:
             process.stop()
 
 
 def is_ready(url: str) -> bool:
-    """Whether one of the two serves."""
+    """Whether one of them serves."""
     try:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{url}/-/ready", timeout=2) as answer:
             return bool(answer.status == 200)

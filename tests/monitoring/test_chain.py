@@ -1,4 +1,5 @@
-"""From an engine that becomes slow to an alert in status and back, through a real Prometheus and a real Alertmanager."""
+"""From an engine that becomes slow to an alert in status and back, through a real Prometheus and two real Alertmanagers that do not know of
+each other."""
 
 from __future__ import annotations
 
@@ -121,6 +122,7 @@ async def test_slow_engine_alert_status_and_back(tmp_path: Path) -> None:
                 webhook=webhook,
                 token="a-token-that-is-wrong",
                 first_token_s=FIRST_TOKEN_S,
+                alertmanagers=2,
             ) as stack,
         ):
             async with traffic(address) as requests:
@@ -139,5 +141,7 @@ async def test_slow_engine_alert_status_and_back(tmp_path: Path) -> None:
                 assert set(desk.evaluated) == {KEY}
                 requests.prompt = SHORT
                 await until(lambda: not desk.kept(), "resolved")
+                await until(lambda: desk.seen.results["accepted"] >= 4, "what the other one says")
     assert set(desk.seen.results) == {"unauthorized", "accepted"}
     assert desk.seen.effects["firing"] == desk.seen.effects["resolved"] == 1
+    assert desk.status_writes == 2, "what the second one says is no news"
