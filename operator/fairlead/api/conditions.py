@@ -153,7 +153,7 @@ REASON_DOCS: Final[Mapping[Reason, ReasonDoc]] = {
     Reason.ACCEPTED: ReasonDoc("The route is carried out as it is written."),
     Reason.RESOLVED: ReasonDoc("Every deployment, Secret and provider that the route names is there and may be used."),
     Reason.PROGRAMMED: ReasonDoc("Every gateway has said that it has loaded this generation."),
-    Reason.BACKENDS_READY: ReasonDoc("Each model has a backend to which requests are sent."),
+    Reason.BACKENDS_READY: ReasonDoc("Each model has a backend to which requests are sent, or that a request wakes."),
     Reason.FIXED_REPLICAS: ReasonDoc("`spec.replicas` says how many replicas there are."),
     Reason.EXTERNALLY_MANAGED: ReasonDoc(
         "Somebody else decides how many replicas there are, such as a HorizontalPodAutoscaler; the message names it where it is known.",

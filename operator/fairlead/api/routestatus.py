@@ -18,9 +18,10 @@ class BackendStatus(ApiModel):
     kind: Annotated[str, Field(max_length=63)]
     """Local, or the type of the provider."""
     state: Annotated[str, Field(max_length=63)]
-    """Ready, NotReady or Unresolved: whether requests are sent there at the moment."""
+    """Ready, NotReady or Unresolved: whether requests are sent there at the moment; or Asleep: at zero replicas, and a request wakes
+    it."""
     message: Annotated[str | None, Field(max_length=1024)] = None
-    """Why it is not ready, and what mends it. Absent: nothing is wrong."""
+    """Why it is not ready, and what mends it. Absent: it is ready."""
 
 
 class ModelTargetsStatus(ApiModel):

@@ -15,7 +15,7 @@ from typing import Final
 from fairlead.api.route import DataClass
 from fairlead.gateway.lookup import ENDPOINTS, make_lookup
 from fairlead.gateway.patterns import name_patterns
-from fairlead.gateway.table import DECLARED_NOTHING, Chain, Profile, RouteTable, caller_of
+from fairlead.gateway.table import DECLARED_NOTHING, Attempt, Chain, Profile, RouteTable, caller_of
 from fairlead.planning.route.backends import Resolved
 from fairlead.planning.route.planner import SETTINGS
 from fairlead.policy.law import CLASSES, Caller, Objection, Obstacle, find_objections, permits_class
@@ -56,10 +56,12 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """A backend that is asked, and what it calls the model."""
+    """A backend that is asked, and what it calls the model. `wait_s`: how long about a request waits there for a pod, should it be at zero
+    replicas; None: not at all."""
 
     backend: str
     model: str
+    wait_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,10 +233,14 @@ def _read_stages(chain: Chain | None, serving: Collection[str]) -> tuple[tuple[S
     groups = chain.groups if chain is not None else ()
     for weights, same in groupby(groups, key=lambda group: [weighted.weight for weighted in group]):
         columns = [[weighted.attempt for weighted in column] for column in zip(*same, strict=True)]
-        ways = [tuple(Tried(one.backend, one.model) for one in way if one.backend in serving) for way in columns]
+        ways = [tuple(_read_attempt(one) for one in way if one.backend in serving) for way in columns]
         if any(ways):
             stages.append(tuple(Share(weight, way) for weight, way in zip(weights, ways, strict=True)))
     return tuple(stages)
+
+
+def _read_attempt(attempt: Attempt) -> Tried:
+    return Tried(attempt.backend, attempt.model, (attempt.hold.wait_s or None) if attempt.hold is not None else None)
 
 
 def _explain_backend(

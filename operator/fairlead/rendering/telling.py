@@ -32,10 +32,7 @@ def to_json(rendered: RenderedRoute, explained: Explanation) -> dict[str, Any]:
         "rule": explained.rule,
         "order": list(explained.order),
         "stages": [
-            [
-                {"weight": share.weight, "tried": [{"backend": one.backend, "model": one.model} for one in share.tried]}
-                for share in stage
-            ]
+            [{"weight": share.weight, "tried": [_tried_json(one) for one in share.tried]} for share in stage]
             for stage in explained.stages
         ],
         "limits": _limits_json(rendered, explained),
@@ -153,5 +150,15 @@ def _tell_stage(stage: Sequence[Share]) -> Iterator[str]:
         weights[share.tried] = weights.get(share.tried, 0) + share.weight
     total = sum(weights.values())
     for tried, weight in weights.items():
-        names = ", then ".join(f"{one.backend} (as {one.model})" for one in tried) or "nobody"
+        names = ", then ".join(map(_tell_tried, tried)) or "nobody"
         yield names if len(weights) == 1 else f"{weight} of {total}: {names}"
+
+
+def _tell_tried(tried: Tried) -> str:
+    waits = f", waiting up to {tried.wait_s:g}s for its first pod" if tried.wait_s is not None else ""
+    return f"{tried.backend} (as {tried.model}{waits})"
+
+
+def _tried_json(tried: Tried) -> dict[str, Any]:
+    waits = {"waitSeconds": tried.wait_s} if tried.wait_s is not None else {}
+    return {"backend": tried.backend, "model": tried.model, **waits}

@@ -25,7 +25,8 @@ _GROUP: Final = names.API_VERSION.partition("/")[0]
 
 
 class ScalingDesk:
-    """Gathers before a plan is made, and remembers after. Without a collector nothing is measured."""
+    """Gathers before a plan is made, and remembers after. Without a collector nothing is measured; `held`: how many requests gateways
+    hold for one, None where none is asked."""
 
     def __init__(
         self,

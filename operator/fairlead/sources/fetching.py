@@ -23,7 +23,11 @@ _HEADERS: Final = {"accept": "text/plain;version=0.0.4", "accept-encoding": "ide
 
 
 class FetchError(Exception):
-    """There is no usable answer; `str()` says why, for people."""
+    """There is no usable answer; `str()` says why, for people. `status`: of an answer that is not 200."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class Fetcher:
@@ -61,7 +65,7 @@ class Fetcher:
         body = bytearray()
         async with self._session.get(url, headers=_HEADERS, allow_redirects=False) as response:
             if response.status != 200:
-                raise FetchError(f"HTTP status {response.status}")
+                raise FetchError(f"HTTP status {response.status}", response.status)
             if response.headers.get("content-encoding", "identity") != "identity":
                 raise FetchError("an encoding that was not asked for")
             async for chunk in response.content.iter_any():

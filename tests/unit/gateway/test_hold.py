@@ -9,22 +9,31 @@ import pytest
 from tests.gateway.world import CATALOG, TRUSTED_HOST, _facts, backend_entries, make_route_table, parse_route
 from tests.unit.gateway.test_sidecar import HOST
 
+from fairlead.api.resource import LLMRoute
+from fairlead.api.route import DataClass
 from fairlead.facts.observed import OperatorFacts
 from fairlead.gateway.envoy import GatewaySettings, render_files
 from fairlead.gateway.envoy.clusters import attempt_cluster, backend_of, plain_cluster
 from fairlead.gateway.envoy.withdrawal import withdraw
 from fairlead.gateway.sidecar import make_gateway_upstream, make_sidecar_table
 from fairlead.gateway.table import GATEWAY, Chain, RouteTable
-from fairlead.planning.route.backends import resolve_backends
+from fairlead.planning.route.backends import Resolved, resolve_backends
+from fairlead.rendering.explain import Question, explain
+from fairlead.rendering.routes import RenderedRoute
+from fairlead.rendering.telling import to_json, to_text
 
 Json = dict[str, Any]
 TWO = [{"backend": "alpha"}, {"backend": "openai", "model": "gpt", "priority": 1}]
 
 
-def table_of(
-    targets: list[Json], hold: Json | None, *waking: str, timeouts: Json | None = None, **model: Any
-) -> RouteTable:
-    chat = {"name": "chat", "targets": targets, **({"hold": hold} if hold is not None else {}), **model}
+def table_of(targets: list[Json], hold: Json | None, *waking: str, timeouts: Json | None = None) -> RouteTable:
+    return _read(targets, hold, *waking, timeouts=timeouts)[2]
+
+
+def _read(
+    targets: list[Json], hold: Json | None, *waking: str, timeouts: Json | None = None
+) -> tuple[LLMRoute, tuple[Resolved, ...], RouteTable]:
+    chat = {"name": "chat", "targets": targets, **({"hold": hold} if hold is not None else {})}
     role = {
         "name": "all",
         "llmAccess": ["Local", "Cloud"],
@@ -39,7 +48,8 @@ def table_of(
     }
     route = parse_route(spec)
     operator = OperatorFacts(trusted_hosts=frozenset({TRUSTED_HOST}))
-    return make_route_table(route, resolve_backends(route, _facts(frozenset(waking)), operator, CATALOG))
+    resolved = resolve_backends(route, _facts(frozenset(waking)), operator, CATALOG)
+    return route, resolved, make_route_table(route, resolved)
 
 
 def chain_of(table: RouteTable, wanted: str = "Public") -> Chain:
@@ -163,3 +173,18 @@ def test_a_sidecar_leaves_to_the_gateway_what_may_have_to_wake() -> None:
     assert chain.timeouts.response_headers_s >= 3 * 10 + 30
     plain = chain_of(make_sidecar_table(table_of(TWO, None, "alpha"), gateway))
     assert [one.backend for one in plain.attempts] == [GATEWAY]
+
+
+def test_it_is_explained_how_long_a_request_waits_and_where() -> None:
+    hold = {"patience": "30s", "overflowAfter": "5s"}
+    route, resolved, table = _read(TWO, hold, "alpha")
+    rendered = RenderedRoute(route, _facts(), resolved, table, (), (), (), (), frozenset())
+    public = explain(rendered, Question("chat", None, DataClass.PUBLIC))
+    told = "alpha (as alpha-model, waiting up to 5s for its first pod), then openai (as gpt)\n"
+    assert told in to_text(rendered, public)
+    assert to_json(rendered, public)["stages"][0][0]["tried"] == [
+        {"backend": "alpha", "model": "alpha-model", "waitSeconds": 5},
+        {"backend": "openai", "model": "gpt"},
+    ]
+    confidential = explain(rendered, Question("chat", None, DataClass.CONFIDENTIAL))
+    assert "alpha (as alpha-model, waiting up to 30s for its first pod)\n" in to_text(rendered, confidential)

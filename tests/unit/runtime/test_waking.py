@@ -167,6 +167,8 @@ async def test_gateways_of_an_earlier_release_tell_by_their_metrics(world: World
         lambda world: world.put_model(ready=1),
         lambda world: world.put_model(minReplicas=1),
         lambda world: world.put_model(mode="External"),
+        lambda world: world.put_model(policy="Pause"),
+        lambda world: world.put_model(policy="Recommend"),
         lambda world: world.put("LLMDeployment", "llama", spec={"autoscaling": None}),
         lambda world: world.put("LLMDeployment", "llama", spec="nonsense"),
         lambda world: world.put("LLMDeployment", "llama", spec={"suspend": True, "autoscaling": {"minReplicas": 0}}),

@@ -23,6 +23,7 @@ from fairlead.providers.hosts import is_trusted
 from fairlead.providers.loader import ProviderCatalog
 
 __all__ = [
+    "ASLEEP",
     "AUTHORITIES_KEY",
     "NOT_READY",
     "READY",
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 READY: Final = "Ready"
+ASLEEP: Final = "Asleep"
 NOT_READY: Final = "NotReady"
 UNRESOLVED: Final = "Unresolved"
 #: Of a Secret with a certificate, as cert-manager makes it.
@@ -111,6 +113,9 @@ def _resolve_deployment(backend: BackendSpec, namespace: str, facts: RouteFacts,
     resolved = replace(resolved, upstream=_make_local_upstream(backend, found, law, namespace, operator))
     if found.ready:
         return replace(resolved, state=READY)
+    if found.is_asleep:
+        message = f"LLMDeployment {name} is at zero replicas, and a request wakes it."
+        return replace(resolved, state=ASLEEP, message=message)
     message = (
         f"LLMDeployment {name} has 0 replicas, so requests go to the next target."
         if not found.desired

@@ -13,7 +13,7 @@ from fairlead.api.conditions import ConditionType, Reason
 from fairlead.facts.observed import ApplyFailure
 from fairlead.gateway.table import RouteTable
 from fairlead.planning.conditions import FALSE, TRUE, UNKNOWN, Condition, truncate
-from fairlead.planning.route.backends import READY, UNRESOLVED, Resolved
+from fairlead.planning.route.backends import ASLEEP, READY, UNRESOLVED, Resolved
 from fairlead.planning.route.gateways import GIVE_UP_S
 from fairlead.policy.law import CLASSES
 
@@ -177,7 +177,9 @@ def _decide_healthy(situation: Situation) -> Condition:
         names = ", ".join(situation.orphans)
         message = f"No backend of {names} answers; status.backends says why."
         return Condition(kind, FALSE, Reason.BACKENDS_NOT_READY, message)
-    return Condition(kind, TRUE, Reason.BACKENDS_READY, "Each model has a backend that answers.")
+    return Condition(
+        kind, TRUE, Reason.BACKENDS_READY, "Each model has a backend that answers, or wakes for a request."
+    )
 
 
 def make_backend_rows(resolved: Sequence[Resolved]) -> list[Json]:
@@ -221,8 +223,8 @@ def find_problems(resolved: Sequence[Resolved]) -> tuple[str, ...]:
 
 
 def find_orphans(table: RouteTable, resolved: Sequence[Resolved]) -> tuple[str, ...]:
-    """Models of which no permitted backend answers, whatever the class."""
-    ready = {backend.name for backend in resolved if backend.state == READY}
+    """Models of which no permitted backend answers, whatever the class. One that wakes for a request does."""
+    ready = {backend.name for backend in resolved if backend.state in (READY, ASLEEP)}
     return tuple(
         model
         for model in table.models

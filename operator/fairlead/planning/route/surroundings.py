@@ -42,6 +42,7 @@ def describe_deployment(
         leak = find_leak(valid, images) or _find_leaking(known, images)
         plain = _find_plain(valid) or _find_recording(known)
     is_tls = port is not None and port.get("name") == "https"
+    can_wake = wakes_for_requests(spec)
     return LocalDeployment(
         name=name,
         served_model=str((spec.get("model") or {}).get("name") or name),
@@ -54,7 +55,8 @@ def describe_deployment(
         certificate_secret=_read_certificate_secret(name, spec),
         is_encrypted=not plain,
         why_not_encrypted=plain,
-        can_wake=wakes_for_requests(spec),
+        can_wake=can_wake,
+        is_asleep=can_wake and status.get("replicas") == 0,
     )
 
 
@@ -110,7 +112,8 @@ def wakes_for_requests(spec: Mapping[str, Any]) -> bool:
     scaling = spec.get("autoscaling")
     if not isinstance(scaling, Mapping) or spec.get("suspend"):
         return False
-    return scaling.get("minReplicas") == 0 and scaling.get("mode", "Operator") == "Operator"
+    decides = (scaling.get("mode", "Operator"), scaling.get("policy", "Apply")) == ("Operator", "Apply")
+    return decides and scaling.get("minReplicas") == 0
 
 
 def _read_certificate_secret(name: str, spec: Mapping[str, Any]) -> str:

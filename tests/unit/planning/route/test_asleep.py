@@ -1,0 +1,47 @@
+"""A deployment at zero replicas that a request wakes, as its route sees it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tests.unit.planning.route.test_planner import condition, served
+
+from fairlead.facts.route import LocalDeployment
+from fairlead.planning.route.surroundings import describe_deployment
+
+
+def test_a_deployment_at_zero_that_a_request_wakes_is_no_outage() -> None:
+    asleep = LocalDeployment(
+        "llama-70b", "llama-3.1-70b", 8000, ready=0, desired=1, is_confidential=True, can_wake=True, is_asleep=True
+    )
+    made, _ = served(deployments={"llama-70b": asleep}, secrets={})
+    (row,) = [row for row in made.status["backends"] if row["name"] == "local"]
+    assert row["state"] == "Asleep"
+    assert row["message"] == "LLMDeployment llama-70b is at zero replicas, and a request wakes it."
+    assert condition(made, "BackendsHealthy")["status"] == "True"
+    assert condition(made, "Ready")["status"] == "True"
+    starting, _ = served(deployments={"llama-70b": replace(asleep, is_asleep=False)}, secrets={})
+    assert condition(starting, "BackendsHealthy")["status"] == "False"
+    assert condition(starting, "Reconciling")["status"] == "True"
+
+
+@pytest.mark.parametrize(
+    ("spec", "status", "can_wake", "is_asleep"),
+    [
+        ({"autoscaling": {"minReplicas": 0}}, {"replicas": 0}, True, True),
+        ({"autoscaling": {"minReplicas": 0}}, {"replicas": 1}, True, False),
+        ({"autoscaling": {"minReplicas": 0}}, {}, True, False),
+        ({"autoscaling": {"minReplicas": 1}}, {"replicas": 0}, False, False),
+        ({"autoscaling": {"minReplicas": 0, "mode": "External"}}, {"replicas": 0}, False, False),
+        ({"autoscaling": {"minReplicas": 0, "policy": "Pause"}}, {"replicas": 0}, False, False),
+        ({"autoscaling": {"minReplicas": 0}, "suspend": True}, {"replicas": 0}, False, False),
+        ({"autoscaling": "nonsense"}, {"replicas": 0}, False, False),
+        ({}, {"replicas": 0}, False, False),
+    ],
+)
+def test_which_deployment_wakes_for_a_request(spec: Any, status: Any, can_wake: bool, is_asleep: bool) -> None:
+    raw = {"metadata": {"name": "a", "namespace": "ml"}, "spec": spec, "status": status}
+    found = describe_deployment(raw, None, ())
+    assert (found.can_wake, found.is_asleep) == (can_wake, is_asleep)
