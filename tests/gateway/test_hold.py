@@ -129,7 +129,7 @@ async def test_one_that_waits_brings_its_whole_body_and_only_what_may_go_on(
     names: Names, client: httpx.AsyncClient
 ) -> None:
     before = found_nobody(names)
-    body = make_body("held", text="x" * 3_000_000)
+    body = make_body("held", text="x" * 1_900_000)
     asked = asyncio.create_task(ask(client, names.world.gateway.url, body, headers={"x-own": "1", "cookie": "a"}))
     await wait_for_waiting(names, before, 1)
     names.wake("alpha")
@@ -138,6 +138,18 @@ async def test_one_that_waits_brings_its_whole_body_and_only_what_may_go_on(
     assert recorded.request.json == {**body, "model": "alpha-model"}
     sent = {name.lower() for name, _ in recorded.request.headers}
     assert not any(name.startswith(("x-fairlead", "x-own", "cookie", "x-envoy")) for name in sent), sent
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_body_that_is_too_large_to_wait_is_told_so_at_once_and_served_by_a_pod_that_is_there(
+    names: Names, client: httpx.AsyncClient, stream: bool
+) -> None:
+    body = make_body("held", text="x" * 2_100_000, stream=stream)
+    refused = await ask(client, names.world.gateway.url, body)
+    assert (refused.status, refused.took_s < 5) == (503, True), refused
+    names.wake("alpha")
+    names.world.gateway.until(lambda: names.hosts("alpha") > 0, "waking")
+    assert (await ask(client, names.world.gateway.url, body)).is_success
 
 
 async def test_no_more_wait_than_may_and_one_that_goes_makes_room(names: Names, client: httpx.AsyncClient) -> None:

@@ -240,7 +240,8 @@ class HoldSpec(ApiModel):
     timeouts.request, so it may not be longer); then the next target is tried, or the answer is 503. Default: 2m."""
     max_requests: Annotated[Int, Field(ge=1, le=10_000)] = 100
     """How many requests of this model wait at each gateway for each deployment; one more goes to the next target at once, or is answered
-    with 503. Each keeps its body in the gateway's memory. Default: 100."""
+    with 503. Each keeps its body in the gateway's memory, so the more may wait the smaller these must be: one that is larger than
+    192 MiB divided by this number does not wait. Default: 100, and bodies up to 2 MB."""
     overflow_after: Annotated[str | None, Field(min_length=2, max_length=32)] = None
     """How long about a request waits that has another target to go to, as a duration from 0s (goes there at once, and the deployment
     wakes meanwhile) to patience. Targets that its class or caller may not use do not count. Absent: as long as patience."""

@@ -164,6 +164,12 @@ def test_the_limit_counts_all_that_wait_for_a_model_at_a_backend() -> None:
     assert led.count(alpha["name"]) == 4
 
 
+def test_the_more_may_wait_the_smaller_their_bodies() -> None:
+    for most, size in ((1, 32 * 1024 * 1024), (6, 32 * 1024 * 1024), (100, 2_013_265), (10_000, 20_132)):
+        hosts = holding_hosts(table_of(TWO, {"maxRequests": most}, "alpha"))
+        assert {host["request_body_buffer_limit"] for host in hosts} == {size}
+
+
 def test_a_sidecar_leaves_to_the_gateway_what_may_have_to_wake() -> None:
     table = table_of([*TWO, {"backend": "beta", "priority": 2}], {"patience": "30s"}, "alpha")
     gateway = make_gateway_upstream(f"{HOST}.cluster.local.", 80, HOST, is_tls=False)

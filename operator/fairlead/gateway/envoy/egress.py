@@ -104,7 +104,8 @@ def _make_holding_host(attempt: Attempt, upstream: Upstream, settings: GatewaySe
     return {
         "name": egress_host(attempt),
         "domains": [attempt_host(attempt)],
-        "request_body_buffer_limit": settings.max_body_bytes,
+        # Of a larger one nothing is kept, so that it cannot wait; whoever is there gets it.
+        "request_body_buffer_limit": min(hold.most_bytes, settings.max_body_bytes),
         "response_headers_to_add": [
             set_header(BACKEND_HEADER, upstream.name),
             set_header(FLAGS_HEADER, "%RESPONSE_FLAGS%"),
