@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -219,6 +219,36 @@ async def test_a_standby_keeps_its_caches_warm_and_writes_nothing() -> None:
         assert api.writes() == []
         assert len(run.operator.queue) == 0
     assert api.objects[LEASE]["spec"]["holderIdentity"] == "somebody"
+
+
+class Gateway:
+    """Of whom the operator asks for whom requests wait."""
+
+    waiting = 0
+
+    async def ask(self, addresses: Collection[str]) -> dict[str, Any]:
+        stat = {"name": "cluster.to~6d.0a1b2c3d-44556677.local.local.upstream_rq_active", "value": self.waiting}
+        return {address: {"stats": [stat]} for address in addresses}
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+async def test_requests_that_wait_at_a_gateway_bring_a_pass_that_knows_their_number() -> None:
+    async with running() as run:
+        gateway = run.operator.waker._source = Gateway()  # type: ignore[assignment]
+        run.put_cr("m", autoscaling={"minReplicas": 0, "maxReplicas": 2})
+        await until(lambda: run.observed("m") == 1, "first state")
+        namespace = run.operator.cache.keys(names.LLMDEPLOYMENT)[0].namespace
+        route = {"backends": [{"name": "local", "deployment": {"name": "m"}}]}
+        labels = {names.LABEL_COMPONENT: names.COMPONENT_GATEWAY, names.LABEL_LLMROUTE: "r"}
+        about = {"namespace": namespace, "resourceVersion": "7"}
+        run.operator.cache.put({"metadata": {**about, "name": "r", "uid": "r"}, "spec": route}, names.LLMROUTE)
+        pod = {"metadata": {**about, "name": "g", "uid": "g", "labels": labels}, "status": {"podIP": "127.0.0.9"}}
+        run.operator.cache.put(pod, "Pod")
+        await until(lambda: run.operator.waker.held(ObjectKey(names.LLMDEPLOYMENT, namespace, "m")) == 0, "asked")
+        gateway.waiting = 3
+        await until(lambda: run.planner.seen[-1].signals.held == 3, "a pass")
 
 
 async def test_a_worker_that_dies_ends_the_process_instead_of_leaving_it_lame() -> None:
