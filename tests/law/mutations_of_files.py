@@ -41,8 +41,9 @@ def _all_groups(files: Files) -> list[list[Json]]:
 
 
 def _egress_hosts(files: Files) -> list[Json]:
+    """From which requests leave: those in which they wait are the matter of `mutations_of_hold`."""
     found: list[Json] = files["rds-egress.json"]["resources"][0]["virtual_hosts"]
-    return found
+    return [host for host in found if "auto_host_rewrite" not in host["routes"][0].get("route", {})]
 
 
 def _egress_routes(files: Files) -> Iterator[Json]:
@@ -334,9 +335,9 @@ def the_model_of_another_target_is_asked_for(files: Files) -> None:
         renamed[domain] = f"{model}.{domain.partition('.')[2]}"
     for host in _egress_hosts(files):
         host["domains"] = sorted({renamed[domain] for domain in host["domains"]})
-    for cluster in clusters_in(files, "to~"):
+    for cluster in [*clusters_in(files, "to~"), *clusters_in(files, "hold~")]:
         endpoint = _addresses(cluster)[0]["endpoint"]
-        endpoint["hostname"] = renamed[endpoint["hostname"]]
+        endpoint["hostname"] = renamed.get(endpoint["hostname"], endpoint["hostname"])
 
 
 @edit
