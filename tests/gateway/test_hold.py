@@ -311,5 +311,31 @@ async def test_a_gateway_says_it_in_both_ways(names: Names, client: httpx.AsyncC
     assert all(answer.is_success for answer in await asyncio.gather(*waiting))
 
 
+async def test_times_of_those_who_waited_are_not_those_of_the_backend(names: Names, client: httpx.AsyncClient) -> None:
+    url, before = names.world.gateway.url, found_nobody(names)
+    waiting = asyncio.create_task(client.post(f"{url}/v1/chat/completions", json=make_body("sticky"), timeout=60))
+    await wait_for_waiting(names, before, 1)
+    names.wake("alpha")
+    assert int((await waiting).headers["x-fairlead-looks"]) > 1
+    names.world.gateway.until(lambda: names.hosts("alpha") > 1, "waking")
+    quick = await client.post(f"{url}/v1/chat/completions", json=make_body("sticky"))
+    assert quick.headers["x-fairlead-looks"] == "1"
+    status = f"http://127.0.0.1:{names.world.gateway.settings.status_port}/metrics"
+
+    def told() -> dict[str, set[str]]:
+        lines = [line for line in httpx.get(status, timeout=5).text.splitlines() if 'model="sticky"' in line]
+        wanted = (
+            "envoy_fairlead_requests{",
+            "envoy_fairlead_request_duration_ms_count",
+            "envoy_fairlead_time_to_first_token_ms_count",
+        )
+        return {name: {line.rpartition(" ")[2] for line in lines if line.startswith(name)} for name in wanted}
+
+    names.world.gateway.until(lambda: all(told().values()), "flushing histograms")
+    requests, durations, times = told().values()
+    assert durations == times
+    assert int(*requests) > int(*durations) > 0
+
+
 async def test_nothing_is_refused_by_envoy(names: Names) -> None:
     assert names.world.gateway.rejected() == ()

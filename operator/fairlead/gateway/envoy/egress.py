@@ -21,7 +21,7 @@ from fairlead.gateway.envoy.clusters import (
     pinned_places,
     upstream_cluster,
 )
-from fairlead.gateway.envoy.hold import FLAGS_HEADER, make_empty_headers, make_hold_answers, make_hold_retry
+from fairlead.gateway.envoy.hold import make_empty_headers, make_hold_answers, make_hold_retry, make_looks_headers
 from fairlead.gateway.envoy.refusedkey import REFUSED_KEY, make_refused_key
 from fairlead.gateway.envoy.replies import make_error_response
 from fairlead.gateway.envoy.settings import GatewaySettings
@@ -106,10 +106,7 @@ def _make_holding_host(attempt: Attempt, upstream: Upstream, settings: GatewaySe
         "domains": [attempt_host(attempt)],
         # Of a larger one nothing is kept, so that it cannot wait; whoever is there gets it.
         "request_body_buffer_limit": min(hold.most_bytes, settings.max_body_bytes),
-        "response_headers_to_add": [
-            set_header(BACKEND_HEADER, upstream.name),
-            set_header(FLAGS_HEADER, "%RESPONSE_FLAGS%"),
-        ],
+        "response_headers_to_add": [set_header(BACKEND_HEADER, upstream.name), *make_looks_headers()],
         # The body is edited where the request leaves from.
         "typed_per_filter_config": {
             LUA: typed("envoy.extensions.filters.http.lua.v3.LuaPerRoute", disabled=True),

@@ -15,16 +15,20 @@ from fairlead.gateway.hold import LOOK_S, Hold
 __all__ = [
     "FLAGS_HEADER",
     "HOLD_HEADERS",
+    "LOOKS_HEADER",
     "make_empty_headers",
     "make_hold_answers",
     "make_hold_replies",
     "make_hold_retry",
+    "make_looks_headers",
 ]
 
 #: On responses: how they ended, as Envoy says it. Never taken from a backend.
 FLAGS_HEADER: Final = "x-fairlead-flags"
 #: And when to look again, seconds.
 _AGAIN_HEADER: Final = "x-fairlead-again"
+#: How often a pod was looked for. Callers see it, and so does the access log: once means that the request did not wait.
+LOOKS_HEADER: Final = "x-fairlead-looks"
 HOLD_HEADERS: Final = (FLAGS_HEADER, _AGAIN_HEADER)
 _NOBODY: Final = "UH"
 _FULL: Final = "UO"
@@ -36,6 +40,14 @@ _RETRY_AFTER_S: Final = 10
 def make_empty_headers() -> list[Json]:
     """Response headers of a virtual host from which requests leave."""
     return [set_header(FLAGS_HEADER, "%RESPONSE_FLAGS%"), set_header(_AGAIN_HEADER, f"{LOOK_S:.0f}")]
+
+
+def make_looks_headers() -> list[Json]:
+    """Response headers of a virtual host in which requests wait."""
+    return [
+        set_header(FLAGS_HEADER, "%RESPONSE_FLAGS%"),
+        set_header(LOOKS_HEADER, "%UPSTREAM_REQUEST_ATTEMPT_COUNT%"),
+    ]
 
 
 def make_hold_retry(hold: Hold, time_s: float | None) -> Json:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from fairlead.gateway.envoy.hold import LOOKS_HEADER
 from fairlead.gateway.envoy.limits import CONSUMER_HEADER
 from fairlead.gateway.envoy.words import NAMESPACE, Json, typed
 
@@ -56,8 +57,8 @@ def make_access_logs() -> list[Json]:
         _stats(
             _NO_PROBE,
             counters=[_counter("requests", extra=[{"name": "code", "value_format": "%RESPONSE_CODE%"}])],
-            histograms=[_histogram("request_duration_ms", "%DURATION%")],
         ),
+        _stats(_all_of(_NO_PROBE, _DID_NOT_WAIT), histograms=[_histogram("request_duration_ms", "%DURATION%")]),
         *(_stats(condition, counters=[_limited(kind)]) for kind, condition in _LIMITED.items()),
         _stats(_is_present("prompt_tokens"), counters=[_counter("prompt_tokens", _from_metadata("prompt_tokens"))]),
         _stats(
@@ -67,6 +68,9 @@ def make_access_logs() -> list[Json]:
         _stats(
             _has_upstream(),
             counters=[_counter("attempts", "%UPSTREAM_REQUEST_ATTEMPT_COUNT%")],
+        ),
+        _stats(
+            _all_of(_has_upstream(), _DID_NOT_WAIT),
             histograms=[_histogram("time_to_first_token_ms", "%COMMON_DURATION(DS_RX_BEG:US_RX_BODY_BEG:ms)%")],
         ),
         {
@@ -123,9 +127,17 @@ def _holds(expression: str) -> Json:
     return {"extension_filter": {"name": "cel", "typed_config": typed(kind, expression=expression)}}
 
 
+def _all_of(*conditions: Json) -> Json:
+    return {"and_filter": {"filters": list(conditions)}}
+
+
+#: Histograms tell how fast backends are; what waited for a deployment at zero replicas would say that of a model which loads.
+_DID_NOT_WAIT: Final = _holds(
+    f"!has(response.headers) || !('{LOOKS_HEADER}' in response.headers) || response.headers['{LOOKS_HEADER}'] == '1'"
+)
 _IS_LIMITED: Final = "response.code_details == 'local_rate_limited'"
 #: Which limit answered. A 429 of a backend has other details.
 _LIMITED: Final[Mapping[str, Json]] = {
-    "requests": {"and_filter": {"filters": [_holds(_IS_LIMITED), _is_absent("tokens")]}},
-    "tokens": {"and_filter": {"filters": [_holds(_IS_LIMITED), _is_present("tokens")]}},
+    "requests": _all_of(_holds(_IS_LIMITED), _is_absent("tokens")),
+    "tokens": _all_of(_holds(_IS_LIMITED), _is_present("tokens")),
 }
