@@ -54,6 +54,8 @@ RESERVED_LABEL_KEYS: Final = (LABEL_NAME, LABEL_COMPONENT, LABEL_INSTANCE, LABEL
 RESERVED_LABEL_PREFIX: Final = f"{GROUP}/"
 
 ANNOTATION_APPLIED_HASH: Final = f"{GROUP}/applied-hash"  # blake2b of the body last applied (kube/compare.py)
+#: Kubernetes' own: of several pods that may go, those with the lowest number go first.
+ANNOTATION_DELETION_COST: Final = "controller.kubernetes.io/pod-deletion-cost"
 ANNOTATION_RESTARTED_AT: Final = f"{GROUP}/restartedAt"  # on the CR, copied to the pod template
 ANNOTATION_REVISION: Final = f"{GROUP}/revision"  # on the Deployment: revision of engine file + pod builder
 ANNOTATION_TEMPLATE_INPUT: Final = (

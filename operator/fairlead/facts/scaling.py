@@ -68,7 +68,8 @@ class Sample:
     known, one without counts had no requests. `over_s` 0: a first look, which can tell nothing of times. `asked`: pods that were ready
     and should have told something; `answered`: those that did, or for which gateways did. `running`, `waiting`: requests in all pods
     that answered; `kv_cache_usage`: mean over those pods, 0 to 1. None: the engine does not tell. `problem`: why the whole look is
-    doubtful, for people ("": it is not). `failures`: of pods that did not answer, the first three, why.
+    doubtful, for people ("": it is not). `failures`: of pods that did not answer, the first three, why. `busy`: requests that engine pods
+    work on, by uid, of those that told.
     """
 
     at: datetime
@@ -81,6 +82,7 @@ class Sample:
     kv_cache_usage: float | None = None
     problem: str = ""
     failures: tuple[str, ...] = ()
+    busy: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

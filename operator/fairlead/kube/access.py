@@ -107,8 +107,8 @@ ACCESS: Final[tuple[Access, ...]] = (
         POD,
         "patch",
         Scope.WATCHED,
-        "an annotation on gateways' pods, so that changed routing reaches them at once; a label of engines' pods whose gateway does not"
-        " take it",
+        "an annotation on gateways' pods, so that changed routing reaches them at once; on engines' pods what they have to do, before there"
+        " are fewer; a label of engines' pods whose gateway does not take it",
     ),
     _access(
         POD,

@@ -85,8 +85,8 @@ class PlannedEvent:
 
 @dataclass(frozen=True, slots=True)
 class Nudge:
-    """A pod whose kubelet is told to look at its volumes again, by an annotation: otherwise a changed ConfigMap takes it a minute.
-    Carried out after the children, and only on the pod of that uid."""
+    """An annotation of a pod: its kubelet is told to look at its volumes again (otherwise a changed ConfigMap takes it a minute), or its
+    ReplicaSet's controller how much it has to do. Carried out after the children, and only on the pod of that uid."""
 
     pod: str
     uid: str

@@ -252,7 +252,7 @@ class Controller:
             memory.timing.child_written(self._clock())
             # Its pods are made in a moment: that event, and not a look in between, is when there is something to tell.
             memory.timing.is_beginning |= self._is_beginning(plan, entry.uid)
-        if owner.kind.has_nudges:
+        if owner.kind.has_nudges or plan.nudges:
             plan = await self._nudge(owner, raw, plan, memory, outcome)
         wait_s = 0.0
         if outcome.written and not news:

@@ -1,4 +1,5 @@
-"""What is done to pods of gateways: told to look at their files, and ended if they go on doing what a route no longer permits."""
+"""What is done to pods: those of gateways are told to look at their files, and ended if they go on doing what a route no longer permits;
+engines' are told how much they have to do."""
 
 from __future__ import annotations
 
@@ -36,7 +37,7 @@ class Pods:
         self._may_write = may_write
 
     async def nudge(self, owner: Owner, nudges: Sequence[Nudge], outcome: Outcome) -> None:
-        """Annotate pods, so that their kubelets look at their volumes. Raises NotLeadingError, never an ApiError."""
+        """Annotate pods. Raises NotLeadingError, never an ApiError."""
         for nudge in nudges:
             self._check_leading()
             patch = {"metadata": {"uid": nudge.uid, "annotations": {nudge.annotation: nudge.value}}}
@@ -47,7 +48,7 @@ class Pods:
             except (NotFound, Conflict):
                 continue
             except ApiError as error:
-                logger.warning("Pod/%s was not told of its routing: %s", nudge.pod, error, extra={"about": owner.about})
+                logger.warning("Pod/%s was not annotated: %s", nudge.pod, error, extra={"about": owner.about})
                 if is_transient(error):
                     outcome.errors.append(error)
                 continue

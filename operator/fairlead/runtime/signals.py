@@ -170,7 +170,7 @@ class Collector:
 
 def speak_for(sample: Sample, engines: int) -> Sample:
     """What gateways told, as of the engines behind them: a gateway that did not answer is as many engines that did not."""
-    return replace(sample, asked=engines, answered=engines * sample.answered // max(sample.asked, 1))
+    return replace(sample, busy={}, asked=engines, answered=engines * sample.answered // max(sample.asked, 1))
 
 
 def make_sources(config: OperatorConfig, clock: Callable[[], float]) -> dict[Source, SignalSource]:

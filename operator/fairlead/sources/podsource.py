@@ -55,6 +55,6 @@ class PodSource(ABC):
         if before is not None and self._clock() - before.at > _LOOKS_BETWEEN * wish.interval_s + 1.0:
             before = None
         try:
-            return Look(await self._read(wish, target), before)
+            return Look(await self._read(wish, target), before, uid=target.uid)
         except FetchError as error:
-            return Look(None, before, f"{target.name}: {error}")
+            return Look(None, before, f"{target.name}: {error}", uid=target.uid)

@@ -48,11 +48,12 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One pod's answer, or why there is none. `before`: what it told the last time, None of a pod that is new."""
+    """One pod's answer, or why there is none. `before`: what it told the last time, None of a pod that is new; `uid`: the pod's."""
 
     now: Reading | None
     before: Reading | None = None
     failure: str = ""
+    uid: str = ""
 
 
 @lru_cache(maxsize=256)
@@ -131,6 +132,7 @@ def make_sample(looks: Sequence[Look], at: datetime) -> Sample:
         kv_cache_usage=sum(shares) / len(shares) if shares else None,
         problem=problem,
         failures=failures[:3],
+        busy={look.uid: look.now.running for look in answered if look.now is not None and look.now.running is not None},
     )
 
 

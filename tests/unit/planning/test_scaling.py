@@ -424,3 +424,33 @@ def test_times_that_do_not_exist_are_told_by_field() -> None:
     world.step()
     assert "spec.autoscaling.schedules[0].timeZone" in world.condition("Stalled")["message"]
     assert "Europe/Berlin" in world.condition("Stalled")["message"]
+
+
+# Who goes.
+
+
+def test_pods_with_the_fewest_requests_go_first() -> None:
+    world = serving(3)
+    for number, pod in enumerate(world.pods):
+        pod["metadata"]["uid"] = f"uid-{number}"
+    world.edit(merge(world.spec, autoscaling=scaled(maxReplicas=2)))
+    busy = {"uid-0": 7.0, "uid-1": 0.0, "uid-2": 3.0, "uid-9": 1.0}
+    world.signals = Signals(samples=(Sample(world.now, 5.0, 3, 3, running=10.0, waiting=0.0, busy=busy),))
+    plan = world.step()
+    assert plan.acts_on_status
+    assert replicas_of(world) == 3  # they are told before their number changes
+    costs = {nudge.uid: nudge.value for nudge in plan.nudges}
+    assert costs == {"uid-0": "7", "uid-2": "3"}  # 0 is what it is without
+    assert world.step().nudges == ()
+    assert replicas_of(world) == 2
+
+
+def test_nobody_is_told_when_there_are_to_be_more() -> None:
+    world = serving(2)
+    for number, pod in enumerate(world.pods):
+        pod["metadata"]["uid"] = f"uid-{number}"
+    world.edit(merge(world.spec, autoscaling=scaled(minReplicas=4)))
+    world.signals = Signals(samples=(Sample(world.now, 5.0, 2, 2, running=9.0, waiting=0.0, busy={"uid-0": 9.0}),))
+    plan = world.step()
+    assert plan.acts_on_status
+    assert plan.nudges == ()

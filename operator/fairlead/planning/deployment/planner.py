@@ -19,6 +19,7 @@ from fairlead.planning.conditions import make_conditions, make_transition_events
 from fairlead.planning.deployment.alerts import find_alerts_due_s, note_alerts
 from fairlead.planning.deployment.blueprint import Draw, draw_blueprint
 from fairlead.planning.deployment.claim import find_immutable_changes
+from fairlead.planning.deployment.leaving import weigh_pods
 from fairlead.planning.deployment.metadata import describe_taken
 from fairlead.planning.deployment.podhealth import PodHealth, examine_pods
 from fairlead.planning.deployment.revision import ChosenTemplate
@@ -114,6 +115,7 @@ def plan_deployment(
         status=status,
         events=(*make_transition_events(conditions, resource.status), *scaling.events),
         requeue_after_s=_find_due(pods, scaling, find_alerts_due_s(observed.signals.alerts, now)),
+        nudges=tuple(weigh_pods(observed.pods, observed.signals.samples)) if scaling.goes_down else (),
         acts_on_status=scaling.is_decided,
         recommendations=scaling.recommendations,
         wish=make_scrape_wish(serving, facts) if scaling.is_measured else None,

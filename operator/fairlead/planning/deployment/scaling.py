@@ -78,14 +78,15 @@ class Scene:
 @dataclass(frozen=True, slots=True)
 class Scaling:
     """What is told: `status` for status.scaling, None for none; the condition; Events. `recommendations`: what the signals asked for
-    lately, for the next decision. `is_decided`: status holds another number than the Deployment gets, and the next pass carries it out.
-    `is_measured`: the pods are to be looked at. `due_s`: when to look again though nothing happens."""
+    lately, for the next decision. `is_decided`: status holds another number than the Deployment gets, and the next pass carries it out;
+    `goes_down`: it is a lower one. `is_measured`: the pods are to be looked at. `due_s`: when to look again though nothing happens."""
 
     condition: Condition
     status: Json | None = None
     events: tuple[PlannedEvent, ...] = ()
     recommendations: tuple[Recommendation, ...] = ()
     is_decided: bool = False
+    goes_down: bool = False
     is_measured: bool = False
     due_s: float | None = None
 
@@ -164,7 +165,9 @@ def scale(
         return scaling
     changes = _add_change(situation, following.replicas, decision, policy)
     status = (following.status or {}) | {"desiredReplicas": decision.replicas, "decisions": changes}
-    return replace(scaling, status=status, events=(*scaling.events, _make_event(decision)), is_decided=True)
+    events = (*scaling.events, _make_event(decision))
+    goes_down = decision.replicas < following.replicas
+    return replace(scaling, status=status, events=events, is_decided=True, goes_down=goes_down)
 
 
 def stand_still(previous: Mapping[str, Any]) -> Condition:
