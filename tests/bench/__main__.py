@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.bench.counts import measure_counts
+from tests.bench.deciding import measure_deciding
 from tests.bench.figures import Figure, print_table, write_json
 from tests.bench.gateway.affinity import measure_affinity
 from tests.bench.gateway.measure import measure_gateway, measure_parts
@@ -91,14 +92,16 @@ def main() -> int:
     parser.add_argument("--gateway", action="store_true", help="the gateway's figures only, without a cluster")
     parser.add_argument("--parts", action="store_true", help="what each part of the gateway costs, and nothing else")
     parser.add_argument("--affinity", action="store_true", help="what an affinity by prompts gives, and nothing else")
-    parser.add_argument("--scraping", action="store_true", help="what metrics of engines cost, and nothing else")
+    parser.add_argument(
+        "--scraping", action="store_true", help="what metrics of engines and decisions from them cost, and nothing else"
+    )
     arguments = parser.parse_args()
     if arguments.parts or arguments.affinity:
         print_table(measure_parts() if arguments.parts else measure_affinity())
         return 0
     figures: list[Figure] = []
     if arguments.scraping:
-        figures = measure_scraping()
+        figures = [*measure_scraping(), *measure_deciding()]
         write_json(figures, arguments.output.with_name("scraping.json"))
         print_table(figures)
         return 0 if all(figure.ok for figure in figures) else 1
@@ -110,7 +113,7 @@ def main() -> int:
         write_json(of_gateway, arguments.output.with_name("gateway.json"))
         figures += of_gateway
     if arguments.phases == list(PHASES):
-        of_scraping = measure_scraping()
+        of_scraping = [*measure_scraping(), *measure_deciding()]
         write_json(of_scraping, arguments.output.with_name("scraping.json"))
         figures += of_scraping
     print("\nAll figures")

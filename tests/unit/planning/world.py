@@ -16,7 +16,7 @@ from fairlead.api.validation import parse_llmdeployment
 from fairlead.engines.loader import EngineCatalog
 from fairlead.facts.observed import ApplyFailure, ObjectKey, Observed, OperatorFacts
 from fairlead.facts.scaling import Signals
-from fairlead.planning.deployment import plan_deployment
+from fairlead.planning.deployment import Draw, draw_blueprint, plan_deployment
 from fairlead.planning.plan import Plan
 
 NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
@@ -95,8 +95,8 @@ class World:
     def observed(self) -> Observed:
         return Observed(children=self.children, pods=self.pods, failures=self.failures, signals=self.signals)
 
-    def plan(self) -> Plan:
-        return plan_deployment(self.resource, self.observed, self.engines, self.facts, self.now)
+    def plan(self, draw: Draw = draw_blueprint) -> Plan:
+        return plan_deployment(self.resource, self.observed, self.engines, self.facts, self.now, draw)
 
     def step(self) -> Plan:
         """One pass: decide and carry out."""
