@@ -17,10 +17,11 @@ from typing import Final, Protocol
 import orjson
 from aiohttp import web
 
+from fairlead.config import OperatorConfig
 from fairlead.runtime.inbox import Inbox
 from fairlead.sources.alertmanager import AlertmanagerError, parse_delivery
 
-__all__ = ["PATH", "AlertServer", "AlertServerObserver", "Bucket", "TokenFile"]
+__all__ = ["PATH", "AlertServer", "AlertServerObserver", "Bucket", "TokenFile", "make_alert_server"]
 
 logger = logging.getLogger(__name__)
 
@@ -270,6 +271,27 @@ class AlertServer:
         self._warned_at[topic] = now
         more = self._unsaid.pop(topic, 0)
         logger.warning(message, *values, extra={"more": more})
+
+
+def make_alert_server(
+    config: OperatorConfig,
+    inbox: Inbox,
+    observer: AlertServerObserver,
+    is_leading: Callable[[], bool],
+    clock: Callable[[], float],
+) -> AlertServer | None:
+    """None where nobody could be told from anybody: without a token file."""
+    if config.alerts_token_file is None:
+        return None
+    return AlertServer(
+        inbox,
+        TokenFile(Path(config.alerts_token_file), clock),
+        observer,
+        address=config.alerts_address,
+        port=config.alerts_port,
+        is_leading=is_leading,
+        clock=clock,
+    )
 
 
 def _json(status: int, body: object) -> web.Response:

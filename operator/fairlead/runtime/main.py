@@ -13,7 +13,6 @@ import logging
 import signal
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import kopf
@@ -29,7 +28,7 @@ from fairlead.kube.informer import Informer, Selection
 from fairlead.kube.lease import LeaderElector, LeaseTimings
 from fairlead.kube.resources import DEPLOYMENT, POD
 from fairlead.kube.session import Connection, connect
-from fairlead.runtime.alerts import AlertServer, TokenFile
+from fairlead.runtime.alerts import make_alert_server
 from fairlead.runtime.applier import Applier
 from fairlead.runtime.controller import Controller
 from fairlead.runtime.feed import CustomResourceFeed
@@ -105,7 +104,7 @@ class Operator:
         self.server = Server(
             self.metrics.registry, self.health, self._debug, config.metrics_address, config.metrics_port
         )
-        self.alert_server = self._make_alert_server(loop_time)
+        self.alert_server = make_alert_server(config, self.inbox, self.metrics, self._works, loop_time)
         conditions = {name: feed.conditions for name, feed in self.feeds.items()}
         self.metrics.registry.register(ConditionCollector(conditions, self.cache.counts))
         self.metrics.leader.labels(config.lease_name).set(0)
@@ -281,6 +280,9 @@ class Operator:
     def _on_held(self, key: ObjectKey, _: int) -> None:
         self._enqueue(key)
 
+    def _works(self) -> bool:
+        return self._may_write() and self.controller.is_working
+
     def _enqueue(self, key: ObjectKey, priority: Priority = Priority.EVENT) -> None:
         if self.controller.is_working:  # a follower's queue would only grow; whoever begins to lead adds every key
             self.queue.add(key, priority)
@@ -339,21 +341,6 @@ class Operator:
             if code == "200":
                 feed.heard()  # kopf does not tell of bookmarks, but each of its streams begins with a request
                 self.controller.crd_may_have_changed(feed.resource.kind)
-
-    def _make_alert_server(self, clock: Callable[[], float]) -> AlertServer | None:
-        """Only where somebody can be told from anybody."""
-        config = self.config
-        if config.alerts_token_file is None:
-            return None
-        return AlertServer(
-            self.inbox,
-            TokenFile(Path(config.alerts_token_file), clock),
-            self.metrics,
-            address=config.alerts_address,
-            port=config.alerts_port,
-            is_leading=lambda: self._may_write() and self.controller.is_working,
-            clock=clock,
-        )
 
     def _make_elector(self) -> LeaderElector:
         config = self.config
