@@ -154,7 +154,9 @@ ALERTS: Final = (
         "LLMDeploymentNoReadyReplicas",
         f"({_condition(ConditionType.AVAILABLE, 'False', (Reason.REPLICAS_UNAVAILABLE,))})"
         f" and on ({_BY_MODEL}) max_over_time(llm:condition:max"
-        f'{{type="{ConditionType.AVAILABLE}",status="True"}}[1h]) == 1',
+        f'{{type="{ConditionType.AVAILABLE}",status="True"}}[1h]) == 1'
+        f" unless on ({_BY_MODEL}) max_over_time(llm:condition:max"
+        f'{{type="{ConditionType.AVAILABLE}",reason="{Reason.NO_REPLICAS}"}}[30m]) == 1',
         "2m",
         "critical",
         f"{_OF_MODEL} no longer serves",

@@ -101,6 +101,7 @@ CASES = (
     Case("LLMDeploymentNoReadyReplicas", GONE | WAS, 13, OF_MODEL | {"reason": "ReplicasUnavailable"}),
     Case("LLMDeploymentNoReadyReplicas", GONE, 13),  # starts, and never served
     Case("LLMDeploymentNoReadyReplicas", condition("Available", "False", "NoReplicas", "_x9 1x50") | WAS, 13),
+    Case("LLMDeploymentNoReadyReplicas", WAS | GONE | condition("Available", "False", "NoReplicas", "_x4 1x4"), 13),  # wakes from zero
     Case("LLMDeploymentStalled", condition("Stalled", "True", "CrashLoop"), 6, OF_MODEL | {"reason": "CrashLoop"}),
     Case("LLMDeploymentStalled", condition("Stalled", "True", "CrashLoop", namespace="exported_namespace"), 6,
          OF_MODEL | {"reason": "CrashLoop"}),
