@@ -53,7 +53,7 @@ def yaml_blocks() -> list[tuple[str, str]]:
 def examples() -> list[tuple[str, Json]]:
     """Every Kubernetes object that is shown to users, in documents and samples."""
     found = [(where, one) for where, text in yaml_blocks() for one in yaml.safe_load_all(text)]
-    return found + [(name_of(path), yaml.safe_load(path.read_text())) for path in SAMPLES]
+    return found + [(name_of(path), one) for path in SAMPLES for one in yaml.safe_load_all(path.read_text())]
 
 
 EXAMPLES = examples()
