@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +19,10 @@ Json = dict[str, Any]
 
 RELEASES = sorted(path for path in (Path(__file__).parents[2] / "data" / "releases").iterdir() if path.is_dir())
 #: CEL rules that a release does not have, and why everything that was valid before passes them too.
-REVIEWED_RULES: dict[str, str] = {}
+REVIEWED_RULES: dict[str, str] = {
+    "!has(self.autoscaling) || self.autoscaling.maxReplicas <= 1 || !has(self.storage) || !has(self.storage.accessModes)"
+    " || !('ReadWriteOncePod' in self.storage.accessModes)": "asks only those with spec.autoscaling, which came after 0.1",
+}
 
 
 def read_crd(release: Path) -> Json:
@@ -41,7 +45,7 @@ def test_releases_take_the_place_of_each_other_in_order() -> None:
 
 
 def test_reviewed_rules_are_in_use() -> None:
-    text = yaml.safe_dump(make_llmdeployment_crd(), width=100_000)
+    text = json.dumps(make_llmdeployment_crd(), ensure_ascii=False)
     assert [rule for rule in REVIEWED_RULES if rule not in text] == []
 
 
