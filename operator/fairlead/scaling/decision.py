@@ -82,9 +82,9 @@ class Situation:
 @dataclass(frozen=True, slots=True)
 class Decision:
     """`replicas`: how many there shall be. `recommended`: what the signals alone ask for, None where they do not suffice to say.
-    `reason`: a value of `fairlead.api.conditions.Reason`; `message`: a sentence with the numbers that decided. `is_healthy`: signals are
-    there and nothing holds the decision back that a person should know of. `inputs`: what was measured, by name, for status.
-    `due_s`: when to decide anew though no sample comes. `load`: for `Change.load`."""
+    `reason`: a value of `fairlead.api.conditions.Reason`; `message`: a sentence with the numbers that decided. `is_healthy`: nothing
+    holds the decision back that a person should know of; where the reason says that signals are missing or partial: not for long yet.
+    `inputs`: what was measured, by name, for status. `due_s`: when to decide anew though no sample comes. `load`: for `Change.load`."""
 
     replicas: int
     recommended: int | None

@@ -144,7 +144,7 @@ def _why_not_down(looks: Looks, asks: Collection[Ask], policy: Policy, situation
     doubtful = sum(1 for one in recent if not is_usable(one) or one.answered < one.asked)
     if doubtful:
         text = f"{doubtful} of the last {len(recent)} samples were not complete"
-        return Trouble(Reason.SIGNALS_PARTIAL, text, stops_all=False)
+        return Trouble(Reason.SIGNALS_PARTIAL, text, stops_all=False, is_lasting=False)
     return None
 
 

@@ -100,7 +100,7 @@ def _without_pods(frame: Frame) -> Decision:
 
 
 def _held(frame: Frame, judgement: Judgement, trouble: Trouble) -> Decision:
-    is_healthy = trouble.reason in {Reason.TOO_FEW_REQUESTS, Reason.STABILIZING}
+    is_healthy = trouble.reason in {Reason.TOO_FEW_REQUESTS, Reason.STABILIZING} or not trouble.is_lasting
     what = "nothing is changed" if trouble.stops_all else "nothing goes down"
     return _decision(frame, frame.now, trouble.reason, f"{trouble.message}; {what}", judgement, is_healthy=is_healthy)
 
@@ -116,7 +116,8 @@ def _up(frame: Frame, judgement: Judgement, wanted: int) -> Decision:
     bounded = min(calm, policy.maximum)
     if bounded <= frame.now:
         text = f"{judgement.text}: {wanted} replicas wanted, the maximum is {policy.maximum}"
-        return _decision(frame, frame.now, Reason.AT_MAXIMUM, text, judgement, is_healthy=False)
+        is_missed = judgement.is_missed or judgement.is_sure
+        return _decision(frame, frame.now, Reason.AT_MAXIMUM, text, judgement, is_healthy=not is_missed)
     permitted = min(bounded, limited_up(policy.scale_up, frame.now, situation.changes, situation.now))
     after = int(min(permitted, frame.room))
     if after < bounded and bounded > frame.room:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from itertools import pairwise
@@ -35,11 +35,13 @@ CLOCK_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Why samples do not suffice. `stops_all`: not even to go up."""
+    """Why samples do not suffice. `stops_all`: not even to go up. `is_lasting`: it is more than one look that failed, or the first one
+    that is still to come."""
 
     reason: Reason
     message: str
     stops_all: bool = True
+    is_lasting: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,12 @@ def look_back(samples: Sequence[Sample], now: datetime, tuning: Tuning) -> Looks
     ahead = len(samples) - len(known)
     step = interval_s(known)
     usable = tuple(sample for sample in known if is_usable(sample))
-    return Looks(usable, step, _trouble(known, ahead, now, step, tuning))
+    trouble = _trouble(known, ahead, now, step, tuning)
+    if trouble is not None and trouble.reason is not Reason.SIGNALS_STALE:
+        whole = [one for one in usable if one.answered == one.asked]
+        is_recent = bool(whole) and _age_s(whole[-1], now) <= max(3 * step, tuning.gap_s)
+        trouble = replace(trouble, is_lasting=bool(known) and not is_recent)
+    return Looks(usable, step, trouble)
 
 
 def _trouble(known: Sequence[Sample], ahead: int, now: datetime, step: float, tuning: Tuning) -> Trouble | None:

@@ -98,7 +98,10 @@ def _ask_of_times(measure: Measure, target: float, look: Look, tuning: Tuning) -
     name = NAMES[measure]
     if found is None:
         text = f"nothing is known of {name}"
-        return Ask(None, 0, None, text, "unknown", Trouble(Reason.SIGNALS_MISSING, text, stops_all=False))
+        # A first look, after which times are what happened since.
+        is_first = look.samples[-1].over_s <= 0
+        trouble = Trouble(Reason.SIGNALS_MISSING, text, stops_all=False, is_lasting=not is_first)
+        return Ask(None, 0, None, text, "unknown", trouble)
     times, covered = found
     if times.total < tuning.few:
         return _ask_of_few(name, times, covered, look, tuning)

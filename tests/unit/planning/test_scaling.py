@@ -152,6 +152,23 @@ def test_a_number_that_moves_with_each_look_is_not_told_anew() -> None:
     assert world.condition("ScalingActive")["message"] == before["message"]
 
 
+def test_a_start_of_the_operator_and_one_look_that_fails_are_no_news() -> None:
+    world = serving(2)
+    world.signals = samples(world, waiting=2.0)
+    world.step()
+    assert world.states()["ScalingActive"] == "True/SignalsReady"
+    good = world.signals.samples
+    partial = Signals(samples=(*good, Sample(world.now + timedelta(seconds=5), 5.0, 2, 1)))
+    for signals in (Signals(), Signals(samples=(Sample(world.now, 0.0, 2, 2, {}, 8.0, 2.0),)), partial):
+        world.signals = signals
+        assert not world.step().acts_on_status
+        assert world.states()["ScalingActive"] == "True/SignalsReady"
+    world.now += timedelta(seconds=60)
+    world.signals = Signals(samples=(*good, Sample(world.now, 5.0, 2, 1)))
+    world.step()
+    assert world.states()["ScalingActive"] == "False/SignalsPartial"
+
+
 def test_kubectl_scale_is_answered_and_changes_nothing() -> None:
     world = serving(2)
     world.edit(merge(world.spec, replicas=7))

@@ -120,7 +120,7 @@ NAN = replace(sample(), times={TTFT: Distribution(BOUNDS, (math.nan,) * (len(BOU
 def test_what_is_doubtful_takes_nothing_away(samples: object, reason: Reason) -> None:
     case = situation(2, samples, recommendations=recommended(1))  # type: ignore[arg-type]
     decision = decided(policy(), case)
-    assert (decision.replicas, decision.reason, decision.is_healthy) == (2, reason, False)
+    assert (decision.replicas, decision.reason) == (2, reason)
     assert decision.recommended is None
 
 
@@ -172,6 +172,8 @@ def test_the_maximum_is_told_of() -> None:
     decision = decided(policy(maximum=2), situation(2, looks(SLOW)))
     assert (decision.replicas, decision.reason, decision.is_healthy) == (2, Reason.AT_MAXIMUM, False)
     assert "the maximum is 2" in decision.message
+    full = decided(policy(maximum=2), situation(2, looks(sample(ttft=0.2, running=100, kv=0.8))))
+    assert (full.reason, full.is_healthy) == (Reason.AT_MAXIMUM, True)  # no target is missed
 
 
 @pytest.mark.parametrize(("capacity", "replicas"), [(2, 2), (3, 3), (0, 2)])
@@ -477,3 +479,27 @@ def test_a_rise_that_may_be_chance_is_no_trend() -> None:
         sample(ago(5 * one), ttft=0.2, running=100 + max(0, 4 - one) * 2, kv=0.62) for one in reversed(range(80))
     )
     assert decided(policy(), situation(2, slightly)).replicas == 2
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [{"answered": 1}, {"answered": 0}, {"problem": "Prometheus: 502"}, {"running": math.nan}],
+    ids=["one silent", "all silent", "a problem", "NaN"],
+)
+def test_one_look_that_fails_is_no_news_and_half_a_minute_is(spoil: dict) -> None:
+    bad = replace(QUIET, **spoil)
+    once = decided(policy(), situation(2, (*looks(QUIET, until_s=5), replace(bad, at=NOW))))
+    assert once.is_healthy
+    assert once.reason in {Reason.SIGNALS_MISSING, Reason.SIGNALS_PARTIAL}
+    lasting = decided(policy(), situation(2, (*looks(QUIET, until_s=40), *looks(bad, 35))))
+    assert (lasting.reason, lasting.is_healthy) == (once.reason, False)
+
+
+def test_before_the_first_two_looks_nothing_is_wrong() -> None:
+    """After a start of the operator, too: times are what happened between two looks."""
+    none = decided(policy(), situation(2, ()))
+    assert (none.replicas, none.reason, none.is_healthy) == (2, Reason.SIGNALS_MISSING, True)
+    first = decided(policy(), situation(2, (replace(QUIET, times={}, over_s=0),)))
+    assert (first.replicas, first.reason, first.is_healthy) == (2, Reason.SIGNALS_MISSING, True)
+    second = decided(policy(), situation(2, (replace(QUIET, times={}, over_s=5),)))
+    assert (second.reason, second.is_healthy) == (Reason.SIGNALS_MISSING, False)

@@ -45,6 +45,9 @@ IDLE_S: Final = 300.0
 DECISIONS_KEPT: Final = 20
 #: Where no pod has told yet how long it takes.
 STARTUP_S: Final = 120.0
+#: Reasons of decisions that were made without signals, and those that tell what hinders one.
+_NOT_KNOWN: Final = frozenset({Reason.SIGNALS_MISSING, Reason.SIGNALS_PARTIAL, Reason.SIGNALS_STALE})
+_HINDRANCES: Final = _NOT_KNOWN | {Reason.AT_MAXIMUM, Reason.CAPACITY_BLOCKED, Reason.TARGETS_OUT_OF_REACH}
 #: For how long a number that pods without a node led to is not passed again.
 CAPACITY_REMEMBERED: Final = timedelta(minutes=10)
 #: What gives most for least in the simulated world (tests/world): half a minute more before going up costs more than it saves.
@@ -319,9 +322,24 @@ def _tell_of_decision(
     if not decision.is_healthy:
         told = _condition(FALSE, Reason(decision.reason), decision.message + suffix)
         return _keep_words(told, previous)
+    if decision.reason in _NOT_KNOWN and (pause := _tell_of_pause(decision, suffix, previous)) is not None:
+        return pause
     by = ", ".join(measure.value for measure in make_policy(autoscaling).targets) or "what is asked for"
     message = f"{autoscaling.min_replicas} to {autoscaling.max_replicas} replicas by {by}."
     return _condition(TRUE, Reason.SIGNALS_READY, message + suffix)
+
+
+def _tell_of_pause(decision: Decision, suffix: str, previous: Mapping[str, Any]) -> Condition | None:
+    """One look that failed, or the first one that is still to come after a start, is no news: what was told stays. None: that is that
+    signals are there."""
+    before = find_condition(previous, ConditionType.SCALING_ACTIVE)
+    reason = before.get("reason")
+    if reason == Reason.SIGNALS_READY:
+        return None
+    said = str(before.get("message", ""))
+    if before.get("status") == FALSE and reason in _HINDRANCES and said.endswith(suffix):
+        return _condition(FALSE, Reason(reason), said)
+    return _condition(FALSE, Reason(decision.reason), decision.message + suffix)
 
 
 def _keep_words(condition: Condition, previous: Mapping[str, Any]) -> Condition:
