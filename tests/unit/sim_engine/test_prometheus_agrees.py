@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 import yaml
+from tests.unit.packaging.conftest import find_monitoring
 from tests.unit.planning.world import VLLM, make_resource
 from tests.unit.sim_engine.servers import StartVllm, Vllm, free_port
 
@@ -31,10 +31,6 @@ from fairlead.sources.prometheus import PrometheusSettings, PrometheusSource
 from fairlead.sources.promql import PodLabels, make_query
 from fairlead_sim.settings import Settings
 
-BINARY = shutil.which("prometheus")
-pytestmark = pytest.mark.skipif(
-    BINARY is None, reason="there is no prometheus on the PATH (the Debian package has one)"
-)
 ASK: Any = [{"role": "user", "content": "Tell me about the sea."}]
 KEY = ObjectKey("LLMDeployment", "ml", "m")
 LEN = {"m-1": 3, "m-2": 5, "m-1-of-another": 20}
@@ -47,8 +43,11 @@ def prometheus(directory: Path, pods: dict[str, str]) -> Iterator[str]:
     jobs = [{"job_name": name, "scrape_interval": "1s", "static_configs": groups} for name in ("one", "other")]
     (directory / "prometheus.yml").write_text(yaml.safe_dump({"scrape_configs": jobs}))
     address = f"127.0.0.1:{free_port()}"
-    assert BINARY is not None
-    command = [BINARY, f"--config.file={directory}/prometheus.yml", f"--storage.tsdb.path={directory}/data"]
+    command = [
+        str(find_monitoring().prometheus),
+        f"--config.file={directory}/prometheus.yml",
+        f"--storage.tsdb.path={directory}/data",
+    ]
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen([*command, f"--web.listen-address={address}"], stdout=log, stderr=log)
     try:
@@ -130,9 +129,6 @@ async def test_the_same_numbers_from_both(start_vllm: StartVllm, tmp_path: Path)
 
 def test_every_name_of_every_engine_makes_a_query_that_parses(tmp_path: Path) -> None:
     """By Prometheus' own parser, as a rule."""
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("there is no promtool on the PATH (the Debian package of prometheus has one)")
     serving = decide_serving(make_resource(VLLM), EngineCatalog.builtin(), OperatorFacts())
     wishes = [
         make_scrape_wish(serving, OperatorFacts()),
@@ -141,7 +137,10 @@ def test_every_name_of_every_engine_makes_a_query_that_parses(tmp_path: Path) ->
     rules = [{"record": "x", "expr": make_query(wish, "ml", ["m-1", "m.2-x"], PodLabels())} for wish in wishes]
     (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "g", "rules": rules}]}))
     run = subprocess.run(
-        [promtool, "check", "rules", str(tmp_path / "rules.yml")], capture_output=True, check=False, text=True
+        [str(find_monitoring().promtool), "check", "rules", str(tmp_path / "rules.yml")],
+        capture_output=True,
+        check=False,
+        text=True,
     )
     assert run.returncode == 0, run.stdout + run.stderr
 
