@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 LOOK_S: Final = 1.0
 #: Who is told of requests that wait is told again after that time, should nothing have come of it, seconds.
 TELL_AGAIN_S: Final = 5.0
+#: For how long a request that found nobody, and did not wait, counts as one that waits: until whoever decides has had its turn, seconds.
+REMEMBERED_S: Final = 10.0
 #: So many gateways are asked at once; of more, each in its turn.
 MOST_ASKED: Final = 200
 
@@ -84,13 +86,14 @@ class Waker:
         self._known: dict[ObjectKey, _Memory] = {}
         self._before: dict[ObjectKey, _Memory] = {}
         self._missed: dict[tuple[str, str], int] = {}  # uid of a gateway's pod and backend -> as it was last
+        self._rose: dict[tuple[str, str], float] = {}  # the same -> when it was more than before
         self._counts: dict[tuple[str, ObjectKey], int] = {}  # uid and deployment -> requests that wait
         self._told: dict[ObjectKey, _Told] = {}
         self._turn = 0
 
     def held(self, deployment: ObjectKey) -> int | None:
         """How many requests waited for it when gateways were asked last; of a model without hold, one for those that went on or failed
-        since. None: nobody is asked for it."""
+        a few seconds ago. None: nobody is asked for it."""
         counts = [count for (_, key), count in self._counts.items() if key == deployment]
         return sum(counts) if counts else None
 
@@ -142,8 +145,11 @@ class Waker:
                 continue
             before = self._missed.get((asked.uid, backend))
             self._missed[asked.uid, backend] = one.missed
-            is_more = before is not None and one.missed != before and one.missed > 0
-            self._counts[asked.uid, key] = max(one.waiting, int(is_more))
+            if before is not None and one.missed != before and one.missed > 0:
+                self._rose[asked.uid, backend] = self._clock()
+            rose = self._rose.get((asked.uid, backend))
+            is_recent = rose is not None and self._clock() - rose < REMEMBERED_S
+            self._counts[asked.uid, key] = max(one.waiting, int(is_recent))
 
     def _tell(self, key: ObjectKey) -> None:
         count, told, now = self.held(key) or 0, self._told.get(key), self._clock()
@@ -159,6 +165,7 @@ class Waker:
         pairs = {(one.uid, key) for one in found for key in one.sleepers.values()}
         keys = {key for _, key in pairs}
         self._missed = {pair: count for pair, count in self._missed.items() if pair[0] in uids}
+        self._rose = {pair: at for pair, at in self._rose.items() if pair[0] in uids}
         self._counts = {pair: count for pair, count in self._counts.items() if pair in pairs}
         self._told = {key: told for key, told in self._told.items() if key in keys}
 

@@ -13,7 +13,7 @@ from fairlead.api.names import LABEL_COMPONENT, LABEL_LLMDEPLOYMENT, LABEL_LLMRO
 from fairlead.facts.observed import ObjectKey
 from fairlead.kube.cache import Cache, Entry
 from fairlead.runtime import waking
-from fairlead.runtime.waking import TELL_AGAIN_S, Waker
+from fairlead.runtime.waking import REMEMBERED_S, TELL_AGAIN_S, Waker
 
 Json = dict[str, Any]
 MODEL = ObjectKey("LLMDeployment", "ml", "llama")
@@ -119,6 +119,7 @@ async def test_more_that_wait_are_told_of_and_those_that_go_on_waiting_again_aft
     assert await world.look() == [("ml/llama", 6)]
     await asyncio.sleep(TELL_AGAIN_S)
     assert await world.look() == [("ml/llama", 6)]
+    await asyncio.sleep(REMEMBERED_S)
     world.gateways.says = {"10.0.0.1": (0, 3), "10.0.0.2": (0, 9)}
     assert await world.look() == []
     assert world.waker.held(MODEL) == 0
@@ -131,6 +132,11 @@ async def test_without_a_hold_each_request_that_found_nobody_counts_once(world: 
     assert await world.look() == []
     world.gateways.says["10.0.0.1"] = (0, 72)
     assert await world.look() == [("ml/llama", 1)]
+    assert await world.look() == []
+    assert world.waker.held(MODEL) == 1  # until whoever decides has surely had its turn
+    await asyncio.sleep(TELL_AGAIN_S)
+    assert await world.look() == [("ml/llama", 1)]
+    await asyncio.sleep(REMEMBERED_S)
     assert await world.look() == []
     assert world.waker.held(MODEL) == 0
     world.gateways.says["10.0.0.1"] = (0, 1)  # it has started anew
