@@ -18,6 +18,8 @@ from tests.sim.entries import Entry, Record, Request, Write, clone
 from tests.sim.fieldsets import Manager, Owned
 from tests.sim.kinds import KINDS, Address, Key
 
+from fairlead.facts.alerts import Delivery
+
 Json = dict[str, Any]
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 #: Who writes as part of the cluster itself.
@@ -36,6 +38,7 @@ class SimCluster:
         self.writes: list[Write] = []
         self.listeners: list[Callable[[Entry], None]] = []
         self.terminating: set[str] = set()
+        self.hearers: list[Callable[[Delivery], None]] = []  # operators that take alerts
         self.waiting: list[tuple[float, float]] = []  # since when how many requests wait in the engines
         self._uids = 0
         self._ips = 0

@@ -21,6 +21,7 @@ from tests.sim.transport import SimSession, as_session
 
 from fairlead.config import OperatorConfig
 from fairlead.errors import ApiError, Gone
+from fairlead.facts.alerts import Delivery
 from fairlead.facts.observed import Observed, OperatorFacts
 from fairlead.kube.cache import Cache
 from fairlead.kube.client import ApiClient
@@ -83,9 +84,10 @@ class Replica:
         )
         self.operator = Operator(config, connection, self._make_kinds)
         self._use_cluster_time()
+        cluster.hearers.append(self._hear)
         self._signals = ScriptedCollector(cluster, self.operator._enqueue)
         self.operator.signals = self._signals
-        self.operator.controller._desk = ScalingDesk(self.operator.cache, self._signals)
+        self.operator.controller._desk = ScalingDesk(self.operator.cache, self._signals, self.operator.inbox.alerts_of)
 
     def start(self) -> None:
         """As `Operator.run` does it, in the background."""
@@ -131,6 +133,11 @@ class Replica:
         ]
         return found
 
+    def _hear(self, delivery: Delivery) -> None:
+        """What the port for alerts does, for a leader; a standby says no, and who is dead says nothing."""
+        if self.is_working and not self.crashed.is_set():
+            self.operator.inbox.take(delivery)
+
     def _make_kinds(self, config: OperatorConfig, cache: Cache, client: ApiClient) -> Kinds:
         planner = decide.DeploymentPlanner(
             config, cache, _SameProcess(), lambda: CertificateAuthority(config.namespace, cache, client)
@@ -142,6 +149,7 @@ class Replica:
         controller._wall = self.cluster.wall
         controller._recorder._wall = self.cluster.wall
         self.operator.elector._wall = self.cluster.wall
+        self.operator.inbox._wall = self.cluster.wall
 
     async def _run(self) -> None:
         operator = self.operator

@@ -12,6 +12,8 @@ from tests.sim.cluster import SimCluster
 from tests.sim.kinds import Key
 from tests.sim.schedules import Act, Step
 
+from fairlead.facts.alerts import Alert, Delivery
+
 Json = dict[str, Any]
 NAMESPACE, NAME, USER = "ml", "m", "kubectl"
 OPERATOR_NAMESPACE = "fairlead-system"
@@ -29,6 +31,7 @@ SCALED: Json = {"minReplicas": 1, "maxReplicas": 5, "targets": {"queuedRequests"
 EXTERNAL: Json = {"mode": "External", "minReplicas": 1, "maxReplicas": 5}
 #: Longer than between two steps down, and than a number is held after a hand-over.
 PACED_S, HELD_S = 420.0, 330.0
+DELIVERIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,23 @@ def edit(name: str = NAME, drop: tuple[str, ...] = (), **spec: Any) -> Act:
 def wait_in_engines(requests: float) -> Act:
     """From now on so many requests wait in the engines, all told."""
     return lambda cluster: cluster.waiting.append((cluster.clock(), requests))
+
+
+def deliver_alert(name: str = NAME) -> Act:
+    """Two Alertmanagers deliver it, again and again."""
+
+    def act(cluster: SimCluster) -> None:
+        alert = Alert("f1", "LLMDeploymentHighLatency", True, cluster.wall(), about=(NAMESPACE, name))
+
+        def tell() -> None:
+            for hear in list(cluster.hearers):
+                hear(Delivery((alert,)))
+
+        for number in range(DELIVERIES):
+            for late_s in (0.0, 0.3):
+                asyncio.get_running_loop().call_later(0.5 + 8.0 * number + late_s, tell)
+
+    return act
 
 
 def delete(name: str = NAME) -> Act:
@@ -431,6 +451,8 @@ SCENARIOS = (
             Step("create", create(autoscaling=SCALED)),
             Step("requests wait", wait_in_engines(12.0), quiet_s=PACED_S),
             Step("none waits", wait_in_engines(0.0), quiet_s=PACED_S),
+            Step("an alert, many times", both(wait_in_engines(9.0), deliver_alert()), quiet_s=PACED_S),
+            Step("and none waits", wait_in_engines(0.0), quiet_s=PACED_S),
             Step("more at least", edit(autoscaling=SCALED | {"minReplicas": 3})),
             Step("fewer at most", edit(autoscaling=SCALED | {"maxReplicas": 2})),
             Step("kubectl scale", edit(replicas=4)),

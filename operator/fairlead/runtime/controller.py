@@ -264,7 +264,7 @@ class Controller:
             if news or outcome.written:
                 plan = await self._plan(key, raw, memory)
             wait_s, status_error = await self._keep_status(owner, raw, plan, memory, outcome, at_once=news or hurries)
-            if plan.acts_on_status and status_error is None:
+            if plan.acts_on_status and "status" in outcome.written:
                 self._queue.add(key)  # status holds a decision now: another pass carries it out
         if wait_s > 0.0 and not outcome.errors:  # after an error the backoff, or the server, says when
             self._queue.add_after(key, wait_s)
