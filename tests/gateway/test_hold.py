@@ -213,6 +213,20 @@ async def test_who_may_go_elsewhere_goes_there_and_who_may_not_waits(names: Name
 
 
 @pytest.mark.parametrize("stream", [False, True])
+async def test_a_pod_that_is_gone_before_its_name_is_waited_out_too(
+    awake: World, client: httpx.AsyncClient, stream: bool
+) -> None:
+    awake["alpha"].refuse()
+    asked = asyncio.create_task(ask(client, awake.gateway.url, make_body("held", stream=stream)))
+    await asyncio.sleep(1.5)
+    assert not asked.done()
+    awake["alpha"].accept()
+    answer = await asked
+    assert answer.is_success, answer
+    assert awake.seen()["alpha"] == [answer.id]
+
+
+@pytest.mark.parametrize("stream", [False, True])
 async def test_what_a_pod_says_is_not_waited_out(awake: World, client: httpx.AsyncClient, stream: bool) -> None:
     """Not even if it claims to be nobody."""
     awake["alpha"].fail(Fault(Kind.STATUS, code=503, headers={"x-fairlead-flags": "UH", "x-fairlead-again": "1"}))

@@ -14,8 +14,8 @@ __all__ = ["is_hold", "read_hold"]
 
 #: How Envoy ended a response, on which waiting goes on.
 FLAGS_HEADER: Final = "x-fairlead-flags"
-#: No pod is there.
-NOBODY: Final = [{"name": FLAGS_HEADER, "string_match": {"contains": "UH"}}]
+#: No pod is there, or none took the connection: in either case nobody has the request.
+NOBODY: Final = [{"name": FLAGS_HEADER, "string_match": {"contains": flag}} for flag in ("UH", "UF")]
 
 
 def is_hold(route: Json) -> bool:

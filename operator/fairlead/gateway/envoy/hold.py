@@ -1,7 +1,8 @@
 """Waiting for a first pod: Envoy retries within one attempt what found nobody there, and nothing else.
 
-Where the request leaves from, each response says with which of Envoy's flags it ended. Only "UH", no healthy host, is retried: whatever a
-pod has answered, an error too, goes on. The public side knows nothing of it; to it, this is an attempt that takes long.
+Where the request leaves from, each response says with which of Envoy's flags it ended. Only "UH", no healthy host, and "UF", no
+connection, are retried: whatever a pod has answered, an error too, goes on. The public side knows nothing of it; to it, this is an
+attempt that takes long.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ _AGAIN_HEADER: Final = "x-fairlead-again"
 LOOKS_HEADER: Final = "x-fairlead-looks"
 HOLD_HEADERS: Final = (FLAGS_HEADER, _AGAIN_HEADER)
 _NOBODY: Final = "UH"
+#: No connection came about: the name still has the address of the last pod, a second or more after that is gone.
+_GONE: Final = "UF"
 _FULL: Final = "UO"
 _TOO_LATE: Final = "URX"
 #: When those come back who were told that nobody is there, seconds.
@@ -55,7 +58,9 @@ def make_hold_retry(hold: Hold, time_s: float | None) -> Json:
     policy: Json = {"retry_on": "retriable-headers", "num_retries": hold.tries}
     if hold.wait_s is not None:
         policy |= {
-            "retriable_headers": [{"name": FLAGS_HEADER, "string_match": {"contains": _NOBODY}}],
+            "retriable_headers": [
+                {"name": FLAGS_HEADER, "string_match": {"contains": flag}} for flag in (_NOBODY, _GONE)
+            ],
             # From that to half of it more, by chance: unlike the usual back-off it is never next to nothing.
             "rate_limited_retry_back_off": {"reset_headers": [{"name": _AGAIN_HEADER, "format": "SECONDS"}]},
         }
