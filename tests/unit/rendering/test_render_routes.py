@@ -399,4 +399,4 @@ def test_samples_are_rendered_together(capsys: pytest.CaptureFixture[str]) -> No
     assert main(["render", "-f", *files]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
-    assert captured.out.count("kind: Deployment") == 4
+    assert captured.out.count("kind: Deployment") == 7
