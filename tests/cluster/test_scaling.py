@@ -107,15 +107,17 @@ def test_an_autoscaler_takes_over_and_gives_back_without_a_dip(world: World) -> 
     apply(world, autoscaling=EXTERNAL)
     assert scaling(world) == "True/ReplicasHeld"
     assert replicas(world) == 4
-    world.apply(make_autoscaler(world, 3))
+    world.apply(make_autoscaler(world, 3))  # fewer than there are: it writes its own minimum without any metrics
     until(lambda: (world.get("llmdeployment/m") or {})["spec"]["replicas"] == 3, "the autoscaler writes")
-    until(lambda: replicas(world) == 3, "it is followed")
-    until(lambda: scaling(world) == "True/ExternallyManaged", "it is told")
+    assert seen_replicas(world, 3.0) == {4}
     assert "HorizontalPodAutoscaler theirs" in world.condition("m", "ScalingActive")["message"]
+    world.apply(make_autoscaler(world, 5))
+    until(lambda: replicas(world) == 5, "it is followed")
+    until(lambda: scaling(world) == "True/ExternallyManaged", "it is told")
     world.kubectl("delete", "horizontalpodautoscaler", "theirs")
     world.patch("llmdeployment/m", '{"spec": {"autoscaling": {"mode": "Operator", "targets": {"queuedRequests": 5}}}}')
     until(lambda: "HorizontalPodAutoscaler" not in world.condition("m", "ScalingActive")["message"], "it is ours again")
-    assert seen_replicas(world, 3.0) == {3}
+    assert seen_replicas(world, 3.0) == {5}
 
 
 def test_replicas_that_leave_git_take_no_pod_below_the_fewest(world: World) -> None:

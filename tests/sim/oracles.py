@@ -410,7 +410,7 @@ def _scrub(value: Any) -> Any:
     if isinstance(value, dict):
         dropped = {"clusterIP", "clusterIPs", "nodePort", "volumeName", "startedAt", *_TIMES}
         if {"from", "to", "reason"} <= value.keys():
-            dropped |= {"message"}  # of a decision: what was measured at that moment
+            dropped |= {"message", "inputs"}  # of a decision: what was measured at that moment
         headless = value.get("clusterIP") == "None"
         return {k: _scrub(v) for k, v in value.items() if k not in dropped} | ({"headless": True} if headless else {})
     if isinstance(value, list):

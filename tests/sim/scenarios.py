@@ -463,7 +463,7 @@ SCENARIOS = (
         (
             Step("create", create(autoscaling=SCALED | {"minReplicas": 3})),
             Step("somebody else decides", edit(autoscaling=EXTERNAL)),
-            Step("and writes", edit(replicas=2)),
+            Step("and writes", edit(replicas=4)),
             Step("the operator decides", edit(autoscaling=SCALED)),
             Step("it is held for a while", edit(replicas=1, autoscaling=EXTERNAL), quiet_s=HELD_S),
             Step("fixed", edit(replicas=2, drop=("autoscaling",))),

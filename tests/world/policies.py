@@ -6,12 +6,13 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 from tests.world.world import View
 
 from fairlead.api.autoscaling import AutoscalingSpec
 from fairlead.facts.scaling import Measure
-from fairlead.planning.deployment.scaling import make_policy
+from fairlead.planning.deployment.scalingpolicy import make_policy
 from fairlead.scaling.decision import Change, Decision, Policy, Recommendation, Situation
 from fairlead.scaling.law import decide
 from fairlead.scaling.memory import remembered_changes, remembered_recommendations, remembered_samples
@@ -21,11 +22,15 @@ from fairlead.scaling.tuning import DEFAULT, Tuning
 __all__ = ["Hpa", "Law", "Oracle", "PublishedLaw", "QueueHpa", "RunningHpa", "Static", "policy", "published_hpa"]
 
 
+#: Nothing is scheduled here.
+NO_TIME = datetime(2026, 1, 1, tzinfo=UTC)
+
+
 def policy(minimum: int = 3, maximum: int = 8, targets: Mapping[str, object] | None = None) -> Policy:
     """What a custom resource says with nothing but bounds and targets; those of the published benchmark, unless others are given."""
     told = targets or {"timeToFirstToken": "3s", "outputTokenLatency": "100ms"}
     spec = AutoscalingSpec.model_validate({"minReplicas": max(minimum, 1), "maxReplicas": maximum, "targets": told})
-    return replace(make_policy(spec), minimum=minimum)
+    return replace(make_policy(spec, NO_TIME), minimum=minimum)
 
 
 @dataclass(slots=True)

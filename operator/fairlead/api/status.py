@@ -74,6 +74,8 @@ class ScalingDecisionStatus(ApiModel):
     """How many replicas it asks for."""
     requests: Annotated[Int | None, Field(ge=0)] = None
     """Requests in flight when it was made. Absent: that was not known."""
+    inputs: Annotated[dict[str, Annotated[str, Field(max_length=64)]] | None, Field(max_length=16)] = None
+    """What was measured then, by its name. Absent: nothing was."""
     reason: Annotated[str, Field(max_length=256)]
     """One CamelCase word for machines; docs/conditions.md explains each of them."""
     message: Annotated[str, Field(max_length=1024)]
@@ -97,7 +99,8 @@ class ScalingStatus(ApiModel):
     """How many replicas were decided, and why."""
 
     mode: Annotated[str | None, Field(max_length=32)] = None
-    """Who decided: Operator or External. Absent: nobody yet."""
+    """Who says how many: Operator; External or Fixed, spec.replicas; Recommend, spec.replicas, while decisions are only recommended.
+    Absent: nobody yet."""
     desired_replicas: Annotated[Int | None, Field(ge=0)] = None
     """The decision that counts; pods follow it. Absent: spec.replicas counts."""
     recommended_replicas: Annotated[Int | None, Field(ge=0)] = None

@@ -99,8 +99,8 @@ class Signals:
 
     `samples` and `recommendations`: oldest first, those that are still of use. `held`: requests that gateways hold for it, None where none
     is asked. `idle_since`: since when no request was seen, None where there are some or one cannot be sure. `alerts`: about it, those that
-    fire; `is_urgent`: somebody (an alert) says that targets are missed. `capacity`: replicas that the cluster's accelerators permit, None
-    where that is not known. `writer`: an autoscaler that writes spec.replicas, `writer_of_child`: one that writes the Deployment's ("":
+    fire; `is_urgent`: somebody (an alert) says that targets are missed. `verdict`: what the look before would have told by itself,
+    and since when looks do. `writer`: an autoscaler that writes spec.replicas, `writer_of_child`: one that writes the Deployment's ("":
     none), as people call it.
     """
 
@@ -110,7 +110,7 @@ class Signals:
     idle_since: datetime | None = None
     is_urgent: bool = False
     alerts: tuple[ActiveAlert, ...] = ()
-    capacity: int | None = None
+    verdict: tuple[str, datetime] | None = None
     writer: str = ""
     writer_of_child: str = ""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -111,7 +112,8 @@ class Plan:
 
     `acts_on_status`: status holds a decision that the next pass carries out, so it is written without waiting, and that pass follows.
     `recommendations`: what the signals of an LLMDeployment asked for lately, this time too: the next decision looks back on it.
-    `wish`: how its pods are to be looked at from now on, None: not at all."""
+    `verdict`: what the condition would say of this look alone, and since when it would. `wish`: how its pods are to be looked at from now
+    on, None: not at all."""
 
     children: tuple[Child, ...]
     deletes: tuple[Delete, ...]
@@ -122,4 +124,5 @@ class Plan:
     requeue_after_s: float | None = None
     acts_on_status: bool = False
     recommendations: tuple[Recommendation, ...] = ()
+    verdict: tuple[str, datetime] | None = None
     wish: ScrapeWish | None = None

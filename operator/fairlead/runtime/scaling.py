@@ -7,9 +7,9 @@ autoscalers there are.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from typing import Any, Final
 
-from fairlead.api import names
 from fairlead.facts.alerts import ActiveAlert
 from fairlead.facts.observed import ObjectKey
 from fairlead.facts.scaling import Recommendation, Signals
@@ -21,7 +21,7 @@ from fairlead.runtime.signals import Collector
 __all__ = ["ScalingDesk", "find_scaled", "is_scaled"]
 
 _NOTHING: Final = Signals()
-_GROUP: Final = names.API_VERSION.partition("/")[0]
+_SCALED: Final = {(LLMDEPLOYMENT.group, LLMDEPLOYMENT.kind), (DEPLOYMENT.group, DEPLOYMENT.kind)}
 
 
 class ScalingDesk:
@@ -40,6 +40,8 @@ class ScalingDesk:
         self._alerts_of = alerts_of
         self._held_for = held_for
         self._recommendations: dict[ObjectKey, tuple[Recommendation, ...]] = {}
+        self._verdicts: dict[ObjectKey, tuple[str, datetime]] = {}
+        self._targets: dict[ObjectKey, tuple[int, tuple[str, str, str]]] = {}
 
     def gather(self, key: ObjectKey, raw: Mapping[str, Any]) -> Signals:
         """For this custom resource, as the API server has it."""
@@ -52,6 +54,7 @@ class ScalingDesk:
         return Signals(
             samples=self._collector.samples(key) if self._collector is not None else (),
             recommendations=self._recommendations.get(key, ()),
+            verdict=self._verdicts.get(key),
             held=self._held_for(key),
             idle_since=self._collector.idle_since(key) if self._collector is not None else None,
             alerts=alerts,
@@ -66,6 +69,10 @@ class ScalingDesk:
             self._recommendations[key] = plan.recommendations
         else:
             self._recommendations.pop(key, None)
+        if plan.verdict is not None:
+            self._verdicts[key] = plan.verdict
+        else:
+            self._verdicts.pop(key, None)
         if self._collector is None:
             return
         if plan.wish is not None:
@@ -76,18 +83,27 @@ class ScalingDesk:
     def forget(self, key: ObjectKey) -> None:
         """There is no such custom resource any more."""
         self._recommendations.pop(key, None)
+        self._verdicts.pop(key, None)
         if self._collector is not None:
             self._collector.forget(key)
 
     def clear(self) -> None:
         """Another term begins. What the last one recommended is too old to be of use; whoever measures forgets by itself."""
         self._recommendations.clear()
+        self._verdicts.clear()
+        self._targets.clear()
 
     def _find_writers(self, key: ObjectKey) -> Iterator[tuple[str, str]]:
-        """The kind of what another autoscaler scales, and how people call it."""
+        """The kind of what another autoscaler scales, and how people call it. Each is read once: there may be a thousand in a namespace."""
         for autoscaler in self._cache.keys(HORIZONTAL_POD_AUTOSCALER.kind, key.namespace):
             entry = self._cache.get(autoscaler)
-            if entry is not None and (kind := _read_target(entry.load(), key.name)):
+            if entry is None:
+                continue
+            known = self._targets.get(autoscaler)
+            if known is None or known[0] != entry.resource_version:
+                known = self._targets[autoscaler] = (entry.resource_version, _read_target(entry.load()))
+            group, kind, name = known[1]
+            if name == key.name and (group, kind) in _SCALED:
                 yield kind, f"{HORIZONTAL_POD_AUTOSCALER.kind} {autoscaler.name}"
 
 
@@ -102,14 +118,11 @@ def find_scaled(change: Change) -> Iterator[ObjectKey]:
     for entry in (change.before, change.after):
         if entry is None or entry.key.kind != HORIZONTAL_POD_AUTOSCALER.kind:
             continue
-        name = str(((entry.load().get("spec") or {}).get("scaleTargetRef") or {}).get("name", ""))
-        yield ObjectKey(LLMDEPLOYMENT.kind, entry.key.namespace, name)
+        yield ObjectKey(LLMDEPLOYMENT.kind, entry.key.namespace, _read_target(entry.load())[2])
 
 
-def _read_target(autoscaler: Mapping[str, Any], name: str) -> str:
-    """LLMDeployment or Deployment, where one of that name is what it scales, or ""."""
+def _read_target(autoscaler: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Group, kind and name of what it scales."""
     target = (autoscaler.get("spec") or {}).get("scaleTargetRef") or {}
     group = str(target.get("apiVersion", "")).partition("/")[0]
-    found = (group, str(target.get("kind", "")))
-    is_ours = found in ((_GROUP, LLMDEPLOYMENT.kind), (DEPLOYMENT.group, DEPLOYMENT.kind))
-    return found[1] if is_ours and target.get("name") == name else ""
+    return group, str(target.get("kind", "")), str(target.get("name", ""))

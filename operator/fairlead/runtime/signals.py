@@ -43,6 +43,7 @@ class _Watched:
         self.wish = wish
         self.samples: deque[tuple[float, Sample]] = deque()
         self.idle_since: datetime | None = None
+        self.is_telling = False
         self.task: asyncio.Task[None] | None = None
 
     def add(self, now: float, sample: Sample) -> None:
@@ -157,6 +158,9 @@ class Collector:
             # Nobody to ask: what is to be done without a ready pod is decided without samples.
             self._sources[wish.source].forget(key)
             watched.drop_old(self._clock())
+            if watched.is_telling:
+                watched.is_telling = False
+                self._on_sample(key)  # that nobody tells any more is news, too
             return
         sample = await self._sources[wish.source].look(key, wish, targets)
         if self._watched.get(key) is not watched:
@@ -164,6 +168,7 @@ class Collector:
         if wish.source is Source.GATEWAY:
             sample = speak_for(sample, len(engines))
         now = self._clock()
+        watched.is_telling = True
         watched.add(now, sample)
         self._on_sample(key)
 

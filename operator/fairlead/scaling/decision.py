@@ -23,12 +23,14 @@ class Limit:
 @dataclass(frozen=True, slots=True)
 class Behavior:
     """One direction, with the meaning that a HorizontalPodAutoscaler's behavior has. `limits`: the one that permits most counts, or the
-    one that permits least with `takes_least`; none: no limit. `is_disabled`: never in this direction."""
+    one that permits least with `takes_least`; none: no limit. `is_disabled`: never in this direction. `is_firm`: the window is the
+    user's own, and nothing goes past it."""
 
     window_s: float
     limits: tuple[Limit, ...] = ()
     takes_least: bool = False
     is_disabled: bool = False
+    is_firm: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class Change:
     reason: str = ""
     message: str = ""
     load: float | None = None
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ def _at_zero(policy: Policy, situation: Situation) -> Decision:
 
 
 def _to_zero(policy: Policy, situation: Situation, gap_s: float) -> Decision | None:
-    if situation.held or policy.scale_down.is_disabled:
+    if situation.held or policy.scale_down.is_disabled or situation.replicas > 1:
         return None
     idle_s = idle_for_s(situation.samples, situation.now, gap_s, situation.idle_since)
     if idle_s < policy.idle_s:
@@ -108,8 +108,11 @@ def _held(frame: Frame, judgement: Judgement, trouble: Trouble) -> Decision:
 def _up(frame: Frame, judgement: Judgement, wanted: int) -> Decision:
     policy, situation = frame.policy, frame.situation
     calm = wanted
-    if not judgement.is_sure and not situation.is_urgent:
+    firm = policy.scale_up.is_firm
+    if firm or (not judgement.is_sure and not situation.is_urgent):
         calm = stabilized(policy, frame.now, wanted, situation.recommendations, situation.now)
+    if firm and covers(situation.recommendations, situation.now, policy.scale_up.window_s, frame.gap_s) > 0:
+        calm = frame.now  # after a start nobody knows what was asked for before
     if calm <= frame.now:
         text = f"{judgement.text}: {wanted} replicas wanted, waiting until that has lasted {policy.scale_up.window_s:.0f} s"
         return _decision(frame, frame.now, Reason.STABILIZING, text, judgement)

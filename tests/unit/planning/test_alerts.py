@@ -74,6 +74,8 @@ def test_alerts_that_are_over_leave_status_and_nothing_else_changes() -> None:
 
 def test_the_pass_comes_back_when_the_alert_is_over() -> None:
     world = serving(1)
+    world.signals = samples(world, waiting=0.0)
+    world.step()
     world.signals = hear(world)
     assert world.plan().requeue_after_s == EXPIRES_S
     world.now += timedelta(seconds=EXPIRES_S + 5)
@@ -85,7 +87,7 @@ def test_status_tells_of_alerts_while_somebody_else_decides_and_while_it_is_susp
     world = serving(1)
     world.signals = hear(world)
     world.signals = replace(hear(world), writer_of_child="HorizontalPodAutoscaler theirs")
-    assert world.plan().status["scaling"] == {"alerts": TOLD}
+    assert world.plan().status["scaling"]["alerts"] == TOLD
     world.signals = replace(hear(world), writer="HorizontalPodAutoscaler theirs", writer_of_child="")
     assert world.plan().status["scaling"]["alerts"] == TOLD
     world.signals = replace(hear(world), writer="")

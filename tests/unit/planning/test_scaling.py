@@ -6,10 +6,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.unit.planning.world import VLLM, World, make_homeless_pod, merge
+from tests.unit.planning.world import VLLM, World, ended, make_homeless_pod, make_pod, merge
 
 from fairlead.facts.scaling import Distribution, Measure, Sample, Signals
-from fairlead.planning.deployment.scaling import DECISIONS_KEPT, HAND_OVER
+from fairlead.planning.deployment.following import HAND_OVER
+from fairlead.planning.deployment.scaling import DECISIONS_KEPT
 
 Json = dict[str, Any]
 
@@ -142,11 +143,12 @@ def test_fewer_than_the_fewest_take_it_away() -> None:
 
 def test_a_number_that_moves_with_each_look_is_not_told_anew() -> None:
     world = serving(2)
-    world.signals = Signals(samples=(Sample(world.now, 5.0, 2, 1),))
-    world.step()
+    for _ in range(13):
+        world.signals = Signals(samples=(*world.signals.samples, Sample(world.now, 5.0, 2, 1)))
+        world.step()
+        world.now += timedelta(seconds=5)
     before = world.condition("ScalingActive")
     assert before["status"] == "False"
-    world.now += timedelta(seconds=5)
     world.signals = Signals(samples=(*world.signals.samples, Sample(world.now, 5.0, 2, 1)))
     world.step()
     assert world.condition("ScalingActive")["message"] == before["message"]
@@ -163,10 +165,35 @@ def test_a_start_of_the_operator_and_one_look_that_fails_are_no_news() -> None:
         world.signals = signals
         assert not world.step().acts_on_status
         assert world.states()["ScalingActive"] == "True/SignalsReady"
-    world.now += timedelta(seconds=60)
-    world.signals = Signals(samples=(*good, Sample(world.now, 5.0, 2, 1)))
+
+
+def test_what_lasts_is_told_after_a_minute() -> None:
+    world = serving(2)
+    world.signals = samples(world, waiting=2.0)
     world.step()
-    assert world.states()["ScalingActive"] == "False/SignalsPartial"
+    told = []
+    for _ in range(14):
+        world.now += timedelta(seconds=5)
+        world.signals = Signals(samples=(*world.signals.samples, Sample(world.now, 5.0, 2, 1)))
+        world.step()
+        told.append(world.states()["ScalingActive"])
+    assert told[:12] == ["True/SignalsReady"] * 12
+    assert told[12:] == ["False/SignalsPartial"] * 2
+
+
+def test_looks_that_differ_by_chance_are_no_news() -> None:
+    """At the maximum with a load around the target: half of the looks ask for more."""
+    world = serving(2, maxReplicas=2)
+    world.signals = samples(world, waiting=4.0, pods=2)
+    world.step()
+    told = world.status
+    for number in range(60):
+        world.now += timedelta(seconds=5)
+        waiting = 16.0 if number % 2 else 4.0
+        look = Sample(world.now, 5.0, 2, 2, {}, running=8.0, waiting=waiting)
+        world.signals = Signals(samples=(*world.signals.samples, look))
+        world.step()
+        assert world.status == told
 
 
 def test_kubectl_scale_is_answered_and_changes_nothing() -> None:
@@ -188,7 +215,7 @@ def test_recommended_and_not_applied() -> None:
     assert replicas_of(world) == 2
     assert not plan.acts_on_status
     assert world.status["scaling"]["recommendedReplicas"] > 2
-    assert "desiredReplicas" not in world.status["scaling"]
+    assert world.status["scaling"]["desiredReplicas"] == 2
     world.edit(merge(world.spec, replicas=3))
     assert "ScaleIgnored" not in [event.reason for event in world.step().events]
     assert replicas_of(world) == 3
@@ -252,11 +279,17 @@ def test_to_external_the_number_stays_until_somebody_writes_it() -> None:
     world.now += timedelta(minutes=2)
     world.step()
     assert replicas_of(world) == 5
+    world.edit(merge(world.spec, replicas=3))  # an autoscaler begins with its own minimum
+    settle(world)
+    assert replicas_of(world) == 5
+    world.edit(merge(world.spec, replicas=6))
+    settle(world)
+    assert replicas_of(world) == 6
+    assert world.states()["ScalingActive"] == "True/ExternallyManaged"
+    assert "heldUntil" not in world.status["scaling"]
     world.edit(merge(world.spec, replicas=3))
     settle(world)
     assert replicas_of(world) == 3
-    assert world.states()["ScalingActive"] == "True/ExternallyManaged"
-    assert "heldUntil" not in world.status["scaling"]
 
 
 def test_to_external_the_number_is_held_for_minutes_only() -> None:
@@ -335,14 +368,23 @@ def test_pods_that_nothing_fits_are_taken_back_and_not_asked_for_again_soon() ->
     assert wanted > 2
     ready = list(world.pods)
     world.report(replicas=wanted, updated=wanted, ready=2)
-    world.now += timedelta(minutes=3)
     homeless = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
-    world.pods = [*ready, make_homeless_pod("pod-9", homeless, since=world.now - timedelta(minutes=2))]
+    since = world.now
+    world.pods = [*ready, make_homeless_pod("pod-9", homeless, since=since)]
+    world.now = since + timedelta(minutes=2)
+    world.signals = samples(world, waiting=80.0, pods=2)
+    plan = world.step()
+    assert replicas_of(world) == wanted  # whoever adds nodes needs minutes
+    assert plan.requeue_after_s is not None
+    assert plan.requeue_after_s <= 180.0
+    world.now = since + timedelta(minutes=5)
     world.signals = samples(world, waiting=80.0, pods=2)
     world.step()
     world.step()
     assert replicas_of(world) == 2
-    assert world.status["scaling"]["decisions"][-1]["reason"] == "CapacityBlocked"
+    decision = world.status["scaling"]["decisions"][-1]
+    assert decision["reason"] == "CapacityBlocked"
+    assert "nvidia.com/gpu" in decision["message"]
     world.pods = ready
     world.serve()
     for _ in range(9):
@@ -350,10 +392,48 @@ def test_pods_that_nothing_fits_are_taken_back_and_not_asked_for_again_soon() ->
         world.signals = samples(world, waiting=80.0, pods=2)
         world.step()
         assert world.status["scaling"]["desiredReplicas"] == 2
+    assert world.states()["ScalingActive"] == "False/CapacityBlocked"
     world.now += timedelta(minutes=1)
     world.signals = samples(world, waiting=80.0, pods=2)
     world.step()
     assert world.status["scaling"]["desiredReplicas"] > 2
+
+
+def test_a_pod_that_waits_for_one_that_ends_is_no_lack_of_nodes() -> None:
+    """A rollout in place: the new pod has no node until the old one has given its accelerator back."""
+    world = serving(3)
+    ending = {**world.pods[0], "metadata": {**world.pods[0]["metadata"], "deletionTimestamp": "2026-11-25T12:00:00Z"}}
+    homeless = make_homeless_pod("pod-9", "0/2 nodes are available: 2 Insufficient nvidia.com/gpu.", since=world.now)
+    world.pods = [ending, *world.pods[1:], homeless]
+    world.report(replicas=3, updated=1, ready=2)
+    world.now += timedelta(minutes=20)
+    for _ in range(3):
+        assert not world.step().acts_on_status
+    assert replicas_of(world) == 3
+
+
+def test_pods_that_serve_are_never_taken_back() -> None:
+    world = serving(3)
+    homeless = [make_homeless_pod(f"new-{number}", "0/2 nodes.", since=world.now) for number in range(3)]
+    world.pods = [*world.pods, *homeless]
+    world.now += timedelta(minutes=20)
+    world.step()
+    assert world.status["scaling"]["desiredReplicas"] == 3
+
+
+def test_the_first_pod_for_a_request_is_left_to_whoever_adds_nodes() -> None:
+    world = asleep()
+    world.signals = Signals(held=3)
+    world.step()
+    world.step()
+    world.pods = [make_homeless_pod("pod-0", "0/2 nodes are available.", since=world.now)]
+    world.report(replicas=1, updated=1, ready=0)
+    world.now += timedelta(minutes=30)
+    world.step()
+    world.step()
+    assert replicas_of(world) == 1
+    assert world.states()["ScalingActive"] == "False/CapacityBlocked"
+    assert world.states()["Ready"].startswith("False/")
 
 
 # Zero.
@@ -425,8 +505,8 @@ def test_a_schedule_raises_the_fewest_from_its_start_on() -> None:
     world.now = world.now.replace(hour=6, minute=30)  # half past seven in Berlin
     settle(world)
     assert replicas_of(world) == 1
-    plan = world.step()
-    assert plan.requeue_after_s == 1800.0
+    world.now += timedelta(minutes=2)
+    assert world.step().requeue_after_s == 1680.0
     world.now = world.now.replace(hour=7, minute=0)
     settle(world)
     assert replicas_of(world) == 3
@@ -471,3 +551,115 @@ def test_nobody_is_told_when_there_are_to_be_more() -> None:
     plan = world.step()
     assert plan.acts_on_status
     assert plan.nudges == ()
+
+
+# Hand-overs that a review found.
+
+
+def test_after_suspension_there_are_as_many_as_before() -> None:
+    world = World(merge(VLLM, replicas=4))
+    settle(world)
+    world.signals = Signals(writer_of_child="HorizontalPodAutoscaler llama")
+    settle(world)
+    world.edit(merge(world.spec, suspend=True))
+    settle(world)
+    assert replicas_of(world) == 0
+    world.edit(merge(world.spec, suspend=False))
+    settle(world)
+    assert replicas_of(world) == 4
+
+
+@pytest.mark.parametrize(
+    "autoscaling", [None, external(minReplicas=0), scaled(minReplicas=0)], ids=["fixed", "external", "operator"]
+)
+def test_what_is_suspended_is_not_taken_for_zero(autoscaling: Json | None) -> None:
+    world = World(merge(VLLM, replicas=4, suspend=True))
+    settle(world)
+    world.edit(merge(VLLM, replicas=4, suspend=False, autoscaling=autoscaling))
+    settle(world)
+    assert replicas_of(world) == 4
+
+
+def test_another_autoscaler_of_the_deployment_goes_without_a_dip() -> None:
+    world = World(merge(VLLM, replicas=1))
+    settle(world)
+    world.signals = Signals(writer_of_child="HorizontalPodAutoscaler llama")
+    world.deployment["spec"]["replicas"] = 6
+    settle(world)
+    world.signals = Signals()
+    settle(world)
+    assert replicas_of(world) == 6
+    assert world.states()["ScalingActive"] == "True/ReplicasHeld"
+    world.now += HAND_OVER
+    settle(world)
+    assert replicas_of(world) == 1
+    assert "scaling" not in world.status
+
+
+def test_to_recommended_without_a_dip_and_within_the_bounds() -> None:
+    world = serving(6)
+    world.edit(merge(world.spec, autoscaling=scaled(minReplicas=3, policy="Recommend")))
+    settle(world)
+    assert replicas_of(world) == 6
+    world.now += HAND_OVER
+    settle(world)
+    assert replicas_of(world) == 3
+
+
+def test_more_at_once_is_not_held_back() -> None:
+    world = World(merge(VLLM, replicas=2))
+    settle(world)
+    world.edit(merge(VLLM, replicas=6, autoscaling=external()))
+    settle(world)
+    assert replicas_of(world) == 6
+
+
+def test_a_clock_that_is_set_back_does_not_lengthen_the_hold() -> None:
+    world = serving(5)
+    world.edit(merge(VLLM, autoscaling=external()))
+    world.step()
+    world.now -= timedelta(hours=1)
+    plan = world.step()
+    assert plan.requeue_after_s is not None
+    assert plan.requeue_after_s <= HAND_OVER.total_seconds()
+
+
+def test_bounds_that_clamp_are_told() -> None:
+    world = World(merge(VLLM, replicas=20, autoscaling=external()))
+    settle(world)
+    assert "20 is asked for, 8 is what these bounds permit" in world.condition("ScalingActive")["message"]
+
+
+def test_a_pause_keeps_to_the_bounds_and_answers_kubectl_scale() -> None:
+    world = serving(6)
+    world.edit(merge(VLLM, replicas=2, autoscaling=scaled(policy="Pause", maxReplicas=4)))
+    assert [event.reason for event in world.step().events if event.action == "Scale"] == ["ScaleIgnored"]
+    settle(world)
+    assert replicas_of(world) == 4
+
+
+def test_what_crashes_is_not_excused() -> None:
+    world = serving(8, minReplicas=1)
+    world.report(replicas=8, updated=8, ready=1)
+    crashed = [make_pod(f"pod-{n}", containerStatuses=[ended("boom", restarts=4)]) for n in range(1, 8)]
+    world.pods = [make_pod("pod-0", ready=True), *crashed]
+    world.step()
+    assert world.states()["Ready"].startswith("False/")
+
+
+def test_status_that_somebody_else_wrote_stops_nothing() -> None:
+    world = serving(3)
+    world.status["scaling"]["decisions"] = [
+        {"time": "yesterday", "from": 1},
+        {"time": "2026-11-25T11:00:00", "from": 1, "to": 2},
+    ]
+    world.edit(merge(world.spec, autoscaling=scaled(minReplicas=4)))
+    settle(world)
+    assert replicas_of(world) == 4
+
+
+def test_inputs_of_a_decision_are_in_status() -> None:
+    world = serving(1)
+    world.signals = samples(world, waiting=40.0)
+    world.step()
+    assert world.status["scaling"]["decisions"][-1]["inputs"]["waiting"] == "40.0"

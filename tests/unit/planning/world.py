@@ -7,7 +7,7 @@ tests), gives them uid, resourceVersion and generation, and lets a test say how 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -80,6 +80,7 @@ class World:
     facts: OperatorFacts = field(default_factory=OperatorFacts)
     now: datetime = NOW
     signals: Signals = field(default_factory=Signals)
+    verdict: tuple[str, datetime] | None = None
 
     @property
     def resource(self) -> LLMDeployment:
@@ -93,7 +94,12 @@ class World:
 
     @property
     def observed(self) -> Observed:
-        return Observed(children=self.children, pods=self.pods, failures=self.failures, signals=self.signals)
+        return Observed(
+            children=self.children,
+            pods=self.pods,
+            failures=self.failures,
+            signals=replace(self.signals, verdict=self.verdict),
+        )
 
     def plan(self, draw: Draw = draw_blueprint) -> Plan:
         return plan_deployment(self.resource, self.observed, self.engines, self.facts, self.now, draw)
@@ -111,6 +117,7 @@ class World:
             assert self.children[delete.key]["metadata"]["uid"] == delete.uid
             del self.children[delete.key]
         self.status = copy.deepcopy(dict(plan.status))
+        self.verdict = plan.verdict
 
     def _put(self, key: ObjectKey, body: Json) -> None:
         live = self.children.get(key)

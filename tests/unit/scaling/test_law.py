@@ -233,7 +233,7 @@ class TestZero:
     """To zero and from zero."""
 
     def test_idle_for_long_enough(self) -> None:
-        decision = decided(policy(0), situation(2, looks(IDLE)))
+        decision = decided(policy(0), situation(1, looks(IDLE)))
         assert (decision.replicas, decision.reason) == (0, Reason.SCALED_TO_ZERO)
         assert "no request for" in decision.message
 
@@ -255,7 +255,10 @@ class TestZero:
     def test_one_look_that_finds_a_request_or_is_doubtful(self, change: dict, others: dict, when: int) -> None:
         samples = list(looks(IDLE))
         samples[-1 - when] = replace(samples[-1 - when], **change)
-        assert decided(policy(0), situation(2, samples, **others)).replicas > 0
+        assert decided(policy(0), situation(1, samples, **others)).replicas > 0
+
+    def test_of_several_only_the_last_goes_that_way(self) -> None:
+        assert decided(policy(0), situation(3, looks(IDLE))).replicas > 0
 
     def test_a_gap_counts_for_nothing(self) -> None:
         samples = [one for one in looks(IDLE) if not 100 < (NOW - one.at).total_seconds() < 150]

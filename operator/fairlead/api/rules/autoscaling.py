@@ -105,6 +105,15 @@ RULES: Final = (
         )
         for field in ("start", "end")
     ),
+    Rule(
+        id="autoscaling.schedules.end.start",
+        at="spec.autoscaling.schedules[*]",
+        field=".end",
+        holds=lambda schedule: schedule.start != schedule.end,
+        cel="self.start != self.end",
+        message="is when it starts, so that it would never end",
+        remedy="name another time",
+    ),
     pattern_rule(
         "autoscaling.schedules.timeZone",
         "spec.autoscaling.schedules[*].timeZone",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from fairlead.api.conditions import Reason
@@ -19,12 +19,15 @@ from fairlead.planning.conditions import make_conditions, make_transition_events
 from fairlead.planning.deployment.alerts import find_alerts_due_s, note_alerts
 from fairlead.planning.deployment.blueprint import Draw, draw_blueprint
 from fairlead.planning.deployment.claim import find_immutable_changes
+from fairlead.planning.deployment.following import follow
 from fairlead.planning.deployment.leaving import weigh_pods
 from fairlead.planning.deployment.metadata import describe_taken
 from fairlead.planning.deployment.podhealth import PodHealth, examine_pods
 from fairlead.planning.deployment.revision import ChosenTemplate
 from fairlead.planning.deployment.rollout import PlannedPods, Rollout, read_rollout
-from fairlead.planning.deployment.scaling import Scaling, Scene, check_schedules, follow, scale, stand_still
+from fairlead.planning.deployment.scaling import CAPACITY_PATIENCE, Scaling, scale
+from fairlead.planning.deployment.scalingpolicy import check_schedules
+from fairlead.planning.deployment.scalingwords import Scene, stand_still
 from fairlead.planning.deployment.service import make_endpoint
 from fairlead.planning.deployment.serving import Serving
 from fairlead.planning.deployment.signals import make_scrape_wish
@@ -91,7 +94,9 @@ def plan_deployment(
     is_applied = any(child is deployment for child in children)
     rollout = read_rollout(live_deployment, planned if is_applied else None, serving.replicas)
     pods = examine_pods(observed.pods, serving.startup_timeout_s, now)
-    scaling = scale(resource.spec, following, observed.signals, _describe_scene(pods), resource.status, now)
+    scaling = scale(
+        resource.spec, following, observed.signals, _describe_scene(pods, rollout, now), resource.status, now
+    )
     situation = Situation(
         generation=metadata.generation,
         suspended=resource.spec.suspend,
@@ -103,7 +108,8 @@ def plan_deployment(
         newer_revision=chosen.newer,
         previous=resource.status,
         note=describe_gateway(observed.gateway, metadata.namespace),
-        fewest=resource.spec.autoscaling.min_replicas if resource.spec.autoscaling is not None else None,
+        fewest=scaling.fewest,
+        wakes=scaling.wakes,
     )
     conditions = [*decide_conditions(situation), scaling.condition]
     told = note_alerts(scaling.status, observed.signals.alerts)
@@ -118,6 +124,7 @@ def plan_deployment(
         nudges=tuple(weigh_pods(observed.pods, observed.signals.samples)) if scaling.goes_down else (),
         acts_on_status=scaling.is_decided,
         recommendations=scaling.recommendations,
+        verdict=scaling.verdict,
         wish=make_scrape_wish(serving, facts) if scaling.is_measured else None,
     )
 
@@ -171,9 +178,21 @@ def _plan_standstill(
     )
 
 
-def _describe_scene(pods: PodHealth) -> Scene:
-    fitting = pods.total - pods.homeless if pods.homeless else None
-    return Scene(pods.ready, pods.starting_since, fitting, pods.startup_s)
+def _describe_scene(pods: PodHealth, rollout: Rollout, now: datetime) -> Scene:
+    """While pods are replaced, those that wait for a node wait for the ones that end."""
+    is_settled = rollout.updated == rollout.replicas and pods.ending == 0
+    waits = [CAPACITY_PATIENCE - (now - since) for since in pods.homeless_since] if is_settled else []
+    given_up = sum(1 for wait in waits if wait <= timedelta(0))
+    return Scene(
+        ready=pods.ready,
+        starting_since=pods.starting_since,
+        fitting=pods.total - given_up if given_up else None,
+        homeless=pods.homeless if is_settled else 0,
+        words=next((trouble.message for trouble in pods.troubles if trouble.reason is Reason.UNSCHEDULABLE), ""),
+        is_placing=pods.unscheduled > 0 or pods.total < rollout.desired,
+        startup_s=pods.startup_s,
+        due_s=min((wait.total_seconds() for wait in waits if wait > timedelta(0)), default=None),
+    )
 
 
 def _find_due(pods: PodHealth, scaling: Scaling, alerts_due_s: float | None) -> float | None:

@@ -29,7 +29,8 @@ UNSCHEDULABLE_GRACE_S = 60
 @dataclass(frozen=True, slots=True)
 class PodHealth:
     """All engine pods that are not ending. `loading`: engine containers that run and do not answer yet; `pulling`: pods whose
-    model container runs; `unscheduled`: pods without a node; `starting_since`: when those were made that do not answer; `startup_s`: how
+    model container runs; `unscheduled`: pods without a node; `starting_since`: when those were made that do not answer; `homeless_since`:
+    since when nothing fits the ones without a node; `startup_s`: how
     long the quickest of the others took to answer, None while none does."""
 
     total: int
@@ -40,6 +41,7 @@ class PodHealth:
     ending: int
     troubles: tuple[Trouble, ...]
     starting_since: tuple[datetime, ...] = ()
+    homeless_since: tuple[datetime, ...] = ()
     startup_s: float | None = None
 
     @property
@@ -84,6 +86,7 @@ def examine_pods(pods: Sequence[Json], startup_timeout_s: int, now: datetime) ->
         starting_since=tuple(
             datetime.fromisoformat(_made_at(pod)) for pod in alive if pod not in ready and _made_at(pod)
         ),
+        homeless_since=tuple(since for pod in alive if (since := _homeless_since(pod)) is not None),
         startup_s=min((seconds for pod in ready if (seconds := _read_startup(pod)) is not None), default=None),
     )
 
@@ -113,7 +116,7 @@ def _find_troubles(pod: Json, startup_timeout_s: int, now: datetime) -> Iterator
 
 def _describe_unscheduled(pod: Json, scheduled: Json, now: datetime) -> Trouble:
     words = truncate(redact(str(scheduled.get("message") or "no node fits")), LAST_WORDS_LENGTH)
-    waiting = "unbound immediate PersistentVolumeClaims" in words
+    waiting = _waits_for_volume(words)
     age_s = seconds_between(scheduled.get("lastTransitionTime"), now.isoformat())
     left_s = None if age_s is None else max(0.0, UNSCHEDULABLE_GRACE_S - age_s)
     step = (
@@ -128,6 +131,20 @@ def _describe_unscheduled(pod: Json, scheduled: Json, now: datetime) -> Trouble:
         terminal=left_s == 0.0,
         due_s=left_s or None,
     )
+
+
+def _homeless_since(pod: Json) -> datetime | None:
+    """Since when no node fits it, None where one does or something else is waited for."""
+    scheduled = _condition(pod, "PodScheduled")
+    if scheduled.get("status") != "False" or scheduled.get("reason") == "SchedulingGated":
+        return None
+    if _waits_for_volume(str(scheduled.get("message") or "")) or not scheduled.get("lastTransitionTime"):
+        return None
+    return datetime.fromisoformat(str(scheduled["lastTransitionTime"]))
+
+
+def _waits_for_volume(words: str) -> bool:
+    return "unbound immediate PersistentVolumeClaims" in words
 
 
 def _container_statuses(pod: Json) -> Iterator[Json]:

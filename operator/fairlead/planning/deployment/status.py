@@ -35,7 +35,7 @@ class Fault:
 class Situation:
     """All that the conditions are made of. `fault` is the gravest; `newer_revision` waits for a spec change (law 8); `note`: what
     else is not as the spec says, though the model serves; `fewest`: replicas that suffice where their number is scaled, None where it
-    is not."""
+    is not; `wakes`: a request brings it back from zero."""
 
     generation: int
     suspended: bool
@@ -46,6 +46,7 @@ class Situation:
     previous: Mapping[str, Any]
     note: str = ""
     fewest: int | None = None
+    wakes: bool = False
 
     @property
     def idle(self) -> bool:
@@ -134,7 +135,7 @@ def _decide_ready(situation: Situation) -> Condition:
         if rollout.complete:
             wakes = (
                 "it wakes when a gateway has a request for it"
-                if situation.fewest == 0
+                if situation.wakes
                 else "nothing serves until replicas is raised"
             )
             return _ready(TRUE, Reason.SCALED_TO_ZERO, f"0 replicas, as asked: {wakes}.")
@@ -182,11 +183,18 @@ def _serves(situation: Situation) -> bool:
     rollout = situation.rollout
     if situation.fewest is not None and rollout.desired and _was_ready(situation):
         same_pods = rollout.updated == rollout.replicas or not rollout.seen
-        return same_pods and rollout.available >= max(1, min(rollout.desired, situation.fewest))
+        return same_pods and rollout.available >= _count_needed(situation)
     if not rollout.complete or not rollout.desired:
         return False
     needed = max(1, rollout.desired - 1) if _was_ready(situation) else rollout.desired
     return rollout.available >= needed
+
+
+def _count_needed(situation: Situation) -> int:
+    """Of replicas that are scaled: those that load are not waited for, and one may be missing, but never more than leaves the fewest."""
+    desired, pods = situation.rollout.desired, situation.pods
+    loading = max(0, len(pods.starting_since) - len(pods.troubles)) + max(0, desired - pods.total)
+    return max(1, min(desired, situation.fewest or 0), desired - loading - 1)
 
 
 def _decide_stalled(situation: Situation, ready: Condition) -> Condition:
