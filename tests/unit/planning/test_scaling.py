@@ -397,6 +397,13 @@ def test_pods_that_nothing_fits_are_taken_back_and_not_asked_for_again_soon() ->
     world.signals = samples(world, waiting=80.0, pods=2)
     world.step()
     assert world.status["scaling"]["desiredReplicas"] > 2
+    for _ in range(
+        5
+    ):  # another attempt, whose pod the scheduler has not looked at: whoever is alerted is not told that all is well
+        world.now += timedelta(seconds=30)
+        world.signals = samples(world, waiting=80.0, pods=2)
+        world.step()
+        assert world.states()["ScalingActive"] == "False/CapacityBlocked"
 
 
 def test_a_pod_that_waits_for_one_that_ends_is_no_lack_of_nodes() -> None:

@@ -95,7 +95,7 @@ def scale(
     situation = _describe(autoscaling, following, signals, scene, previous, now)
     decision = (_take_back(policy, following, scene) if is_applied else None) or decide(policy, situation)
     told = tell_of_decision(spec, following, scene, decision, policy, has_samples=bool(signals.samples))
-    condition, verdict, settles_s = steady(told, signals.verdict, previous, now)
+    condition, verdict, settles_s = steady(told, signals.verdict, previous, now, is_placing=scene.is_placing)
     due_s = (decision.due_s, settles_s, scene.due_s, find_next_change(autoscaling, now), following.held_s or None)
     scaling = Scaling(
         condition,

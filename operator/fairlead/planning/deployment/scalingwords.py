@@ -149,16 +149,24 @@ def tell_of_decision(
 
 
 def steady(
-    told: Condition, verdict: tuple[str, datetime] | None, previous: Mapping[str, Any], now: datetime
+    told: Condition,
+    verdict: tuple[str, datetime] | None,
+    previous: Mapping[str, Any],
+    now: datetime,
+    *,
+    is_placing: bool = False,
 ) -> tuple[Condition, tuple[str, datetime], float | None]:
     """What is to be told, given what this look alone would tell, what the looks before did (`verdict`: that, and since when), and what was
-    told last. Also the verdict for the next look, and the seconds until the other thing has lasted, None where nothing is waited for."""
+    told last. `is_placing`: some pod has no node yet. Also the verdict for the next look, and the seconds until the other thing has
+    lasted, None where nothing is waited for."""
     name = f"{told.status}/{told.reason}"
+    before = find_condition(previous, told.type)
     since = verdict[1] if verdict is not None and verdict[0] == name and verdict[1] <= now else now
     left_s = (LASTING - (now - since)).total_seconds()
+    if is_placing and told.reason is Reason.SIGNALS_READY and before.get("reason") == Reason.CAPACITY_BLOCKED:
+        left_s = LASTING.total_seconds()  # another attempt: that the last pod finds a node is still to be seen
     if told.status == UNKNOWN and told.reason is Reason.SIGNALS_MISSING and left_s <= 0.0:
         told = replace(told, status=FALSE)
-    before = find_condition(previous, told.type)
     if (before.get("status"), before.get("reason")) == (told.status, told.reason.value):
         waits_s = left_s if told.status == UNKNOWN and left_s > 0.0 else None
         return _keep_words(told, str(before.get("message", ""))), (name, since), waits_s
