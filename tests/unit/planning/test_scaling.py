@@ -603,6 +603,19 @@ def test_another_autoscaler_of_the_deployment_goes_without_a_dip() -> None:
     assert "scaling" not in world.status
 
 
+def test_what_is_there_counts_where_status_has_not_told_of_it_yet() -> None:
+    world = World(merge(VLLM, replicas=4, autoscaling=external()))
+    settle(world)
+    told = world.status
+    world.edit(merge(world.spec, replicas=5))
+    world.step()
+    assert replicas_of(world) == 5
+    world.status = told  # it waits until the change has settled
+    world.edit(merge(VLLM, replicas=5, autoscaling=scaled()))
+    world.step()
+    assert replicas_of(world) == 5
+
+
 def test_to_recommended_without_a_dip_and_within_the_bounds() -> None:
     world = serving(6)
     world.edit(merge(world.spec, autoscaling=scaled(minReplicas=3, policy="Recommend")))

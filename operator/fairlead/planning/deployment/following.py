@@ -52,6 +52,11 @@ class _Before:
         found = self.scaling.get("desiredReplicas")
         return None if found is None else int(found)
 
+    @property
+    def most(self) -> int | None:
+        """Of what was decided and what there is: either may be ahead of the other."""
+        return max((one for one in (self.desired, self.live) if one is not None), default=None)
+
 
 def follow(
     spec: LLMDeploymentSpec, previous: Mapping[str, Any], live_replicas: int | None, signals: Signals, now: datetime
@@ -70,7 +75,9 @@ def follow(
         return _follow_spec(AutoscalingMode.EXTERNAL.value, spec, asked, before, now, signals.writer)
     if autoscaling.policy is DecisionPolicy.RECOMMEND:
         return _follow_spec(RECOMMEND, spec, within(autoscaling, spec.replicas), before, now)
-    replicas = before.desired if before.desired is not None else within(autoscaling, before.live or spec.replicas)
+    replicas = before.desired if before.scaling.get("mode") == AutoscalingMode.OPERATOR else None
+    if replicas is None:
+        replicas = within(autoscaling, before.most or spec.replicas)
     if autoscaling.policy is DecisionPolicy.PAUSE:
         replicas = within(autoscaling, replicas)
     return Following(replicas, _make_status(AutoscalingMode.OPERATOR.value, replicas, spec.replicas, before))
@@ -101,7 +108,7 @@ def _find_kept(who: str, spec: LLMDeploymentSpec, before: _Before, now: datetime
         return before.desired, min(until, latest) if until is not None else None
     if before.scaling.get("specReplicas") not in (None, spec.replicas):
         return None, None
-    return before.desired if before.desired is not None else before.live, latest
+    return before.most, latest
 
 
 def _make_status(who: str, desired: int, spec_replicas: int, before: _Before) -> Json:
