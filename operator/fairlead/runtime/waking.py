@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 from fairlead.api.names import COMPONENT_GATEWAY, LABEL_COMPONENT
 from fairlead.facts.observed import ObjectKey
-from fairlead.gateway.envoy.loaded import read_held
+from fairlead.gateway.envoy.loaded import Held, read_held
 from fairlead.kube.cache import Cache, Entry
 from fairlead.kube.resources import LLMDEPLOYMENT, LLMROUTE, POD
 from fairlead.planning.route.surroundings import wakes_for_requests
@@ -137,19 +137,20 @@ class Waker:
 
     def _read(self, asked: _Asked, answer: Mapping[str, Any] | str) -> None:
         """The counter says of any request that nobody was there, with or without hold; a lower one is that of a gateway which has started
-        anew. What it was before the first answer nobody knows."""
-        held = read_held(answer)
+        anew, and one that is not told yet is 0. What it was before the first answer nobody knows."""
+        held, now = read_held(answer), self._clock()
+        counts: dict[ObjectKey, tuple[int, bool]] = {}
         for backend, key in asked.sleepers.items():
-            one = held.get(backend)
-            if one is None:
-                continue
-            before = self._missed.get((asked.uid, backend))
-            self._missed[asked.uid, backend] = one.missed
+            one, place = held.get(backend, Held()), (asked.uid, backend)
+            before = self._missed.get(place)
+            self._missed[place] = one.missed
             if before is not None and one.missed != before and one.missed > 0:
-                self._rose[asked.uid, backend] = self._clock()
-            rose = self._rose.get((asked.uid, backend))
-            is_recent = rose is not None and self._clock() - rose < REMEMBERED_S
-            self._counts[asked.uid, key] = max(one.waiting, int(is_recent))
+                self._rose[place] = now
+            waiting, is_recent = counts.get(key, (0, False))
+            is_recent |= place in self._rose and now - self._rose[place] < REMEMBERED_S
+            counts[key] = (waiting + one.waiting, is_recent)
+        for key, (waiting, is_recent) in counts.items():
+            self._counts[asked.uid, key] = max(waiting, int(is_recent))
 
     def _tell(self, key: ObjectKey) -> None:
         count, told, now = self.held(key) or 0, self._told.get(key), self._clock()

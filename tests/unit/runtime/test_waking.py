@@ -167,6 +167,25 @@ async def test_gateways_of_an_earlier_release_tell_by_their_metrics(world: World
     assert await world.look() == [("ml/llama", 1)]
 
 
+@world_of
+async def test_the_first_request_at_a_gateway_of_an_earlier_release_is_told_of(world: World) -> None:
+    """Its metrics name only what has been counted, so that the line comes with the first request that found nobody."""
+    line = 'envoy_cluster_upstream_cx_none_healthy{envoy_cluster_name="be~local~0a1b2c3d"} '
+    world.gateways.says = {"10.0.0.1": "envoy_server_uptime{} 5\n"}
+    assert await world.look() == []
+    assert world.waker.held(MODEL) == 0
+    world.gateways.says = {"10.0.0.1": f"envoy_server_uptime{{}} 6\n{line}1\n"}
+    assert await world.look() == [("ml/llama", 1)]
+
+
+@world_of
+async def test_a_route_with_two_names_for_one_deployment(world: World) -> None:
+    backends = [{"name": name, "deployment": {"name": "llama"}} for name in ("local", "spare")]
+    world.put("LLMRoute", "assistants", spec={"backends": backends})
+    world.gateways.says = {"10.0.0.1": (3, 0)}
+    assert await world.look() == [("ml/llama", 3)], "nobody waits for the other name"
+
+
 @pytest.mark.parametrize(
     "change",
     [
