@@ -28,8 +28,8 @@ _LINES: Final = line_pattern([_ACTIVE, *_TIMES])
 #: Clusters that lead to a backend's own hosts, by DNS and by an affinity: `be~<backend>~<place>`.
 _TO_HOSTS: Final = ("be", "pin")
 _MS: Final = 0.001
-#: A gateway tells 3.5 kB for each combination of model, consumer, class and backend, of which it may have thousands.
-MAX_BYTES: Final = 32 * 1_048_576
+#: A gateway tells 3.5 kB for each combination of model, consumer, class and backend, of which it may have two thousand.
+MAX_BYTES: Final = 8 * 1_048_576
 #: From here on reading takes long enough that other work should not wait for it.
 _LARGE_BYTES: Final = 1_048_576
 
@@ -84,12 +84,13 @@ class GatewayMetricsSource(PodSource):
         return Reading(answer.at, times, running=sum(backend.active for backend in found))
 
     async def _fetch(self, wish: ScrapeWish, target: Target) -> _Answer:
-        text = await self._fetcher.get("http", target.address, wish.port, wish.path, MAX_BYTES)
-        if b"\nenvoy_" not in text:
-            raise FetchError(f"{wish.path} has no metrics of a gateway")
-        now = self._clock()
-        is_large = len(text) > _LARGE_BYTES
-        answer = _Answer(now, await asyncio.to_thread(_read_backends, text) if is_large else _read_backends(text))
+        async with self._fetcher.open("http", target.address, wish.port, wish.path, MAX_BYTES) as text:
+            if b"\nenvoy_" not in text:
+                raise FetchError(f"{wish.path} has no metrics of a gateway")
+            now = self._clock()
+            is_large = len(text) > _LARGE_BYTES
+            backends = await asyncio.to_thread(_read_backends, text) if is_large else _read_backends(text)
+        answer = _Answer(now, backends)
         self._answers = {uid: one for uid, one in self._answers.items() if now - one.at < wish.interval_s}
         self._answers[target.uid] = answer
         return answer
