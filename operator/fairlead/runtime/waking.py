@@ -36,8 +36,8 @@ MOST_ASKED: Final = 200
 class Source(Protocol):
     """Who asks gateways: `fairlead.sources.held.HeldSource`."""
 
-    async def ask(self, addresses: Collection[str]) -> dict[str, Mapping[str, Any] | str]:
-        """Address -> what it says, as `read_held` takes it."""
+    async def ask(self, addresses: Collection[str], take: Callable[[str, Mapping[str, Any] | str], None]) -> None:
+        """Give `take` an address and what it says, as `read_held` takes it, as soon as it has said it."""
 
     async def close(self) -> None:
         """Give everything back."""
@@ -120,11 +120,18 @@ class Waker:
         if not found:
             return
         asked = self._choose(found)
-        answers = await self._source.ask([one.address for one in asked])
+        by_address: dict[str, list[_Asked]] = {}
         for one in asked:
-            answer = answers.get(one.address)
-            if answer is not None:
+            by_address.setdefault(one.address, []).append(one)
+
+        def take(address: str, answer: Mapping[str, Any] | str) -> None:
+            for one in by_address[address]:
                 self._read(one, answer)
+                # The first news; how many more there are has time until all have answered.
+                for key in set(one.sleepers.values()) - self._told.keys():
+                    self._tell(key)
+
+        await self._source.ask(list(by_address), take)
         for key in sorted({key for one in asked for key in one.sleepers.values()}):
             self._tell(key)
 

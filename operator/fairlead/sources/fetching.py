@@ -29,11 +29,12 @@ _HEADERS: Final = {"accept": "text/plain;version=0.0.4", "accept-encoding": "ide
 
 
 class FetchError(Exception):
-    """There is no usable answer; `str()` says why, for people. `status`: of an answer that is not 200."""
+    """There is no usable answer; `str()` says why, for people. `status`: of an answer that is not 200; `is_late`: none came in time."""
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    def __init__(self, message: str, status: int | None = None, *, is_late: bool = False) -> None:
         super().__init__(message)
         self.status = status
+        self.is_late = is_late
 
 
 class Fetcher:
@@ -72,7 +73,7 @@ class Fetcher:
                 async with asyncio.timeout(self._timeout_s):
                     return await self._read(url, max_bytes, room)
             except TimeoutError as error:
-                raise FetchError(f"no answer within {self._timeout_s:g} s") from error
+                raise FetchError(f"no answer within {self._timeout_s:g} s", is_late=True) from error
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 raise FetchError(_describe(error)) from error
 

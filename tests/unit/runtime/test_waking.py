@@ -27,17 +27,21 @@ class Gateways:
         self.asked: list[list[str]] = []
         self.is_closed = False
 
-    async def ask(self, addresses: Collection[str]) -> dict[str, Mapping[str, Any] | str]:
+    async def ask(self, addresses: Collection[str], take: Callable[[str, Mapping[str, Any] | str], None]) -> None:
         self.asked.append(sorted(addresses))
-        answers = {address: self.says.get(address) for address in addresses}
-        return {address: _answer(said) for address, said in answers.items() if said is not None}
+        for address in sorted(addresses):
+            said = self.says.get(address)
+            if said == "hangs":
+                await asyncio.sleep(0.8)
+            elif said is not None:
+                take(address, _answer(said))
 
     async def close(self) -> None:
         self.is_closed = True
 
 
 def _answer(said: Any) -> Mapping[str, Any] | str:
-    if isinstance(said, str):
+    if isinstance(said, str | Mapping):
         return said
     waiting, missed = said
     stats = {"cluster.to~6d.0a1b2c3d-44556677.local.local.upstream_rq_active": waiting,
@@ -112,7 +116,7 @@ async def test_more_that_wait_are_told_of_and_those_that_go_on_waiting_again_aft
     assert await world.look() == []
     assert world.waker.held(MODEL) == 0
     world.gateways.says = {"10.0.0.1": (2, 3), "10.0.0.2": (1, 1)}
-    assert await world.look() == [("ml/llama", 3)]
+    assert await world.look() == [("ml/llama", 2), ("ml/llama", 3)]
     assert world.waker.held(MODEL) == 3
     assert await world.look() == []
     world.gateways.says["10.0.0.2"] = (4, 9)
@@ -156,6 +160,26 @@ async def test_a_gateway_that_does_not_answer_takes_nothing_away(world: World) -
     world.gateways.says = {}
     assert await world.look() == []
     assert world.waker.held(MODEL) == 2
+
+
+@world_of
+async def test_one_that_hangs_does_not_make_the_news_of_another_late(world: World) -> None:
+    world.gateways.says = {"10.0.0.1": (2, 2), "10.0.0.2": "hangs"}
+    look = asyncio.create_task(world.look())
+    await asyncio.sleep(0.1)
+    assert world.told == [("ml/llama", 2)]
+    assert not look.done()
+    assert await look == [("ml/llama", 2)]
+
+
+@pytest.mark.parametrize("stats", [7, "text", {"name": 1}, [7, None, [], {}], [{"name": None, "value": 3}]])
+def test_nonsense_of_one_gateway_does_not_drown_what_another_says(stats: Any) -> None:
+    @world_of
+    async def test(world: World) -> None:
+        world.gateways.says = {"10.0.0.1": {"stats": stats}, "10.0.0.2": (2, 2)}
+        assert await world.look() == [("ml/llama", 2)]
+
+    test()
 
 
 @world_of

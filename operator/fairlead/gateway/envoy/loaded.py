@@ -57,9 +57,10 @@ def read_held(answer: Mapping[str, Any] | str) -> dict[str, Held]:
 
 
 def _read_stats(stats: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
-    """Cluster, stat, value."""
-    for entry in stats.get("stats") or ():
-        named = _STAT.fullmatch(str(entry.get("name")))
+    """Cluster, stat, value. Whoever has the pod's address by now may say anything."""
+    told = stats.get("stats")
+    for entry in told if isinstance(told, list) else ():
+        named = _STAT.fullmatch(str(entry.get("name"))) if isinstance(entry, Mapping) else None
         if named is not None and isinstance(entry.get("value"), int):
             yield named[1], named[2], entry["value"]
 
