@@ -20,6 +20,8 @@ Json = dict[str, Any]
 NOTICE = f"# {GENERATED_NOTICE} Source: hack/generate/monitoring.py, hack/generate/rules.py\n"
 GROUP_VERSION = "monitoring.coreos.com/v1"
 _POD_LABEL = "__meta_kubernetes_pod_label_"
+#: Of engines, whose scaling is decided from the last minute where the operator asks Prometheus: docs/scaling-signals.md.
+INTERVAL = "15s"
 
 
 def generate() -> dict[str, str]:
@@ -47,11 +49,14 @@ def make_rule_object() -> Json:
 def make_monitors() -> list[Json]:
     """Engines, gateways and the operator, wherever their pods are."""
     ours = {LABEL_MANAGED_BY: MANAGED_BY}
+    engine = {"relabelings": _identify(LABEL_LLMDEPLOYMENT, "llm_name"), "interval": INTERVAL}
     return [
         _make_monitor(
             "engines",
             {"matchLabels": {**ours, LABEL_COMPONENT: COMPONENT_ENGINE}},
-            {"port": "http", "relabelings": _identify(LABEL_LLMDEPLOYMENT, "llm_name")},
+            {"port": "http", **engine},
+            # Pods with spec.encryption. No certificate names a pod's address.
+            {"port": "https", "scheme": "https", "tlsConfig": {"insecureSkipVerify": True}, **engine},
         ),
         _make_monitor(
             "gateways",
@@ -59,11 +64,13 @@ def make_monitors() -> list[Json]:
             {"port": "status", "relabelings": _identify(LABEL_LLMROUTE, "llm_route")},
         ),
         # Of conditions, namespace and name are those of the custom resource.
-        _make_monitor("operator", {"matchLabels": dict(LABELS)}, {"port": "http", "honorLabels": True}, NAMESPACE),
+        _make_monitor(
+            "operator", {"matchLabels": dict(LABELS)}, {"port": "http", "honorLabels": True}, namespace=NAMESPACE
+        ),
     ]
 
 
-def _make_monitor(part: str, selector: Json, endpoint: Json, namespace: str = "") -> Json:
+def _make_monitor(part: str, selector: Json, *endpoints: Json, namespace: str = "") -> Json:
     return {
         "apiVersion": GROUP_VERSION,
         "kind": "PodMonitor",
@@ -71,7 +78,7 @@ def _make_monitor(part: str, selector: Json, endpoint: Json, namespace: str = ""
         "spec": {
             "namespaceSelector": {"matchNames": [namespace]} if namespace else {"any": True},
             "selector": selector,
-            "podMetricsEndpoints": [{"path": "/metrics", **endpoint}],
+            "podMetricsEndpoints": [{"path": "/metrics", **endpoint} for endpoint in endpoints],
         },
     }
 
@@ -90,22 +97,33 @@ def _sanitise(label: str) -> str:
 
 def make_scrape_configs() -> list[Json]:
     """The same for a Prometheus without its operator."""
-    engine = _keep(LABEL_MANAGED_BY, MANAGED_BY), _keep(LABEL_COMPONENT, COMPONENT_ENGINE), _keep_port("http")
+    engine = _keep(LABEL_MANAGED_BY, MANAGED_BY), _keep(LABEL_COMPONENT, COMPONENT_ENGINE)
+    of_engine = _plain(_identify(LABEL_LLMDEPLOYMENT, "llm_name"))
     gateway = _keep(LABEL_MANAGED_BY, MANAGED_BY), _keep(LABEL_LLMROUTE, ".+"), _keep_port("status")
     operator = (*(_keep(label, value) for label, value in LABELS.items()), _keep_port("http"))
     return [
-        _make_scrape("fairlead-engines", [*engine, *_plain(_identify(LABEL_LLMDEPLOYMENT, "llm_name"))]),
+        {**_make_scrape("fairlead-engines", [*engine, _keep_port("http"), *of_engine]), "scrape_interval": INTERVAL},
+        {
+            **_make_scrape("fairlead-engines-tls", [*engine, _keep_port("https"), *of_engine]),
+            "scrape_interval": INTERVAL,
+            "scheme": "https",
+            "tls_config": {"insecure_skip_verify": True},
+        },
         _make_scrape("fairlead-gateways", [*gateway, *_plain(_identify(LABEL_LLMROUTE, "llm_route"))]),
         {**_make_scrape("fairlead-operator", list(operator)), "honor_labels": True},
     ]
 
 
 def _make_scrape(job: str, relabelings: list[Json]) -> Json:
-    pod = {"source_labels": ["__meta_kubernetes_pod_name"], "target_label": "pod"}
+    """`namespace` and `pod` are what a PodMonitor gives, and what --prometheus-url asks by."""
+    pod = [
+        {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
+        {"source_labels": ["__meta_kubernetes_pod_name"], "target_label": "pod"},
+    ]
     return {
         "job_name": job,
         "kubernetes_sd_configs": [{"role": "pod"}],
-        "relabel_configs": [*relabelings, pod],
+        "relabel_configs": [*relabelings, *pod],
     }
 
 

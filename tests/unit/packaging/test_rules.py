@@ -20,6 +20,7 @@ from fairlead.config import OperatorConfig
 from fairlead.gateway.envoy import GatewaySettings
 from fairlead.runtime.alerts import PATH
 from fairlead.runtime.metrics import ConditionCollector, Metrics
+from fairlead.sources.promql import PodLabels
 from fairlead_sim.settings import Settings
 from fairlead_sim.vllm import flags
 from fairlead_sim.vllm.config import make_config
@@ -309,6 +310,26 @@ def test_monitors_find_the_pods_that_are_made() -> None:
     assert gateways["podMetricsEndpoints"][0]["port"] == "status"
     base = yaml.safe_load((ROOT / "manifests/base/deployment.yaml").read_text())
     assert operator["selector"]["matchLabels"] == base["spec"]["selector"]["matchLabels"]
+
+
+def test_what_is_scraped_is_what_scaling_asks_prometheus_for() -> None:
+    """The labels of its query, an interval of which two fit into its window, and pods that encrypt."""
+    configs = make_scrape_configs()
+    for config in configs:
+        targets = {
+            one["target_label"]: one["source_labels"] for one in config["relabel_configs"] if "target_label" in one
+        }
+        assert targets["namespace"] == ["__meta_kubernetes_namespace"]
+        assert targets["pod"] == ["__meta_kubernetes_pod_name"]
+    assert (PodLabels().namespace, PodLabels().pod) == ("namespace", "pod")
+    plain, encrypted = (config for config in configs if config["job_name"].startswith("fairlead-engines"))
+    endpoints = make_monitors()[0]["spec"]["podMetricsEndpoints"]
+    assert {plain["scrape_interval"], encrypted["scrape_interval"], *(one["interval"] for one in endpoints)} == {"15s"}
+    assert encrypted["scheme"] == "https"
+    assert {"source_labels": ["__meta_kubernetes_pod_container_port_name"], "regex": "https", "action": "keep"} in (
+        encrypted["relabel_configs"]
+    )
+    assert [(one["port"], one.get("scheme", "http")) for one in endpoints] == [("http", "http"), ("https", "https")]
 
 
 def test_the_receiver_in_the_guide_is_one_for_alertmanager(tmp_path: Path) -> None:
