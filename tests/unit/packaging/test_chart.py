@@ -58,7 +58,7 @@ EVERYTHING: Json = {
     "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}],
     "priorityClassName": "system-cluster-critical",
     "service": {"annotations": {"prometheus.io/scrape": "true"}},
-    "networkPolicy": {"apiServerPorts": [8443], "extraEgress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]},
+    "networkPolicy": {"apiServerPorts": [8443], "prometheusPorts": [9090], "extraEgress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]},
 }  # fmt: skip
 NOTHING: Json = {
     "replicas": 1,
@@ -165,6 +165,7 @@ def merge(base: Json, over: Json) -> Json:
         {"downloadBandwidth": "fast"},
         {"extraEnv": [{"name": "POD_NAMESPACE", "value": "x"}]},
         {"networkPolicy": {"apiServerPorts": []}},
+        {"networkPolicy": {"prometheusPorts": [0]}},
         {"resources": {"limit": {}}},
         {"podLabels": {"a": 1}},
         {"sidecars": {"enabled": "yes"}},
@@ -312,15 +313,31 @@ def test_prometheus_is_told_of_mounted_for_and_let_out_to(helm: Helm) -> None:
         (found,) = [one for one in spec["volumes"] if one["name"] == volume]
         (item,) = (found.get("secret") or found.get("configMap"))["items"]
         assert (f"{mounts[volume]}/{item['path']}", item["key"]) == (file, key)
-    assert {"ports": [{"port": 10902, "protocol": "TCP"}]} in policy["spec"]["egress"]
+    assert ports_of_prometheus(policy) == [10902, 9090]
 
 
 @pytest.mark.parametrize(
-    ("url", "port"), [("http://p", 80), ("https://p/x", 443), ("http://p:9090/x", 9090), ("http://[::1]:9", 9)]
+    ("url", "pods", "ports"),
+    [
+        ("http://p", [9090], [80, 9090]),  # a Service of port 80 before pods that listen on 9090
+        ("https://p/x", [], [443]),
+        ("http://p:9090/x", [9090], [9090]),
+        ("http://[::1]:9", [10902, 8080], [9, 10902, 8080]),
+    ],
 )
-def test_the_port_of_prometheus_is_that_of_its_url(helm: Helm, url: str, port: int) -> None:
-    (policy,) = of_kind(helm.objects({"prometheus": {"url": url}}), "NetworkPolicy")
-    assert {"ports": [{"port": port, "protocol": "TCP"}]} in policy["spec"]["egress"]
+def test_the_ports_of_prometheus_are_those_of_its_url_and_of_its_pods(
+    helm: Helm, url: str, pods: list[int], ports: list[int]
+) -> None:
+    values: Json = {"prometheus": {"url": url}, "networkPolicy": {"prometheusPorts": pods}}
+    (policy,) = of_kind(helm.objects(values), "NetworkPolicy")
+    assert ports_of_prometheus(policy) == ports
+
+
+def ports_of_prometheus(policy: Json) -> list[int]:
+    """Of the rule behind those for DNS, the API server, and what fairlead manages."""
+    rule = policy["spec"]["egress"][3]
+    assert {port["protocol"] for port in rule["ports"]} == {"TCP"}
+    return [port["port"] for port in rule["ports"]]
 
 
 def _flags(arguments: Sequence[str]) -> Json:

@@ -123,21 +123,28 @@ def test_the_token_is_mounted_by_the_operators_pod_only(base: list[Json]) -> Non
     assert of_kind(base, "Deployment")["spec"]["template"]["spec"]["automountServiceAccountToken"] is True
 
 
-def test_the_component_for_alerts_is_what_the_chart_makes(
-    binaries: Binaries, tools: Tools, root: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("component", "value"),
+    [
+        ("alerts", "alerts.existingSecret=fairlead-alerts"),
+        ("prometheus", "prometheus.url=http://prometheus.monitoring:9090"),
+    ],
+)
+def test_a_component_is_what_the_chart_makes(
+    binaries: Binaries, tools: Tools, root: Path, tmp_path: Path, component: str, value: str
 ) -> None:
     here = os.path.relpath(root / "manifests", tmp_path)
     overlay = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "resources": [f"{here}/base"],
-        "components": [f"{here}/alerts"],
+        "components": [f"{here}/{component}"],
     }
     (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
     command = [binaries.kubectl, "kustomize", tmp_path]
     built = list(yaml.safe_load_all(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
     command = [tools.helm, "template", "fairlead", root / "charts/fairlead", "--namespace=fairlead-system"]
-    command += ["--set=alerts.existingSecret=fairlead-alerts"]
+    command += [f"--set={value}"]
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     chart = [one for one in yaml.safe_load_all(done.stdout) if one]
@@ -146,8 +153,17 @@ def test_the_component_for_alerts_is_what_the_chart_makes(
         for spec in (ours, theirs) if kind == "Deployment" else ():
             pod = spec["template"]["spec"]
             pod["containers"][0]["image"] = ""
+            read_url(pod["containers"][0])
             for part in (pod["volumes"], pod["containers"][0]["volumeMounts"], pod["containers"][0]["ports"]):
                 part.sort(key=lambda one: str(one["name"]))
         for spec in (ours, theirs) if kind == "Service" else ():
             spec["ports"].sort(key=lambda one: str(one["name"]))
         assert ours == theirs, kind
+
+
+def read_url(container: Json) -> None:
+    """The URL of Prometheus as an argument, which is how the chart gives it; a component must not replace the arguments."""
+    variables = {one["name"]: one.get("value") for one in container["env"]}
+    if "FAIRLEAD_PROMETHEUS_URL" in variables:
+        container["env"] = [one for one in container["env"] if one["name"] != "FAIRLEAD_PROMETHEUS_URL"]
+        container["args"].append(f"--prometheus-url={variables['FAIRLEAD_PROMETHEUS_URL']}")
