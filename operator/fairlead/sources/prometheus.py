@@ -53,6 +53,7 @@ class PrometheusSource:
         self._wall = wall
         self._turn = asyncio.Lock()
         self._thread: ThreadPoolExecutor | None = None
+        self._given_up: asyncio.Future[list[Mapping[str, Any]]] | None = None
         self._session: PrometheusSession | None = None
 
     async def look(self, key: ObjectKey, wish: ScrapeWish, targets: Sequence[Target]) -> Sample:
@@ -78,18 +79,27 @@ class PrometheusSource:
         self._session, self._thread = None, None
 
     async def _in_thread(self, query: str) -> list[Mapping[str, Any]]:
+        try:
+            async with asyncio.timeout(self._settings.timeout_s):
+                if self._given_up is not None:  # else questions would queue up behind it, to be asked when nobody waits
+                    await asyncio.wait([self._given_up])
+                    self._given_up = None
+                return await self._submit(query)
+        except TimeoutError as error:
+            raise _QueryError(f"Prometheus does not answer within {self._settings.timeout_s:g} s") from error
+
+    async def _submit(self, query: str) -> list[Mapping[str, Any]]:
         if self._thread is None:
             self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prometheus")
         asked = asyncio.get_running_loop().run_in_executor(self._thread, self._ask, query)
         try:
-            async with asyncio.timeout(self._settings.timeout_s):
-                return await asyncio.shield(asked)
-        except TimeoutError as error:
-            raise _QueryError(f"Prometheus does not answer within {self._settings.timeout_s:g} s") from error
+            return await asyncio.shield(asked)
         finally:
-            if not asked.done() and self._session is not None:
-                self._session.shut()
+            if not asked.done():
+                self._given_up = asked
                 asked.add_done_callback(lambda done: done.cancelled() or done.exception())
+                if self._session is not None:
+                    self._session.shut()
 
     def _ask(self, query: str) -> list[Mapping[str, Any]]:
         """In the thread."""

@@ -260,6 +260,29 @@ async def test_a_look_that_is_given_up_frees_the_thread() -> None:
             assert (await source.look(KEY, WISH, TARGETS)).running == 4
 
 
+async def test_what_was_given_up_is_not_asked_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when a name is not resolved for half a minute, which no closed socket ends."""
+    free, asked = threading.Event(), list[str]()
+
+    def ask(self: PrometheusSource, query: str) -> list[Json]:
+        asked.append(query)
+        free.wait(30)
+        return []
+
+    monkeypatch.setattr(PrometheusSource, "_ask", ask)
+    source = PrometheusSource(PrometheusSettings("http://p", timeout_s=0.05), wall=lambda: NOW)
+    for name in ("a", "b", "c", "d"):
+        sample = await source.look(ObjectKey("LLMDeployment", name, "m"), WISH, TARGETS)
+        assert sample.problem == "Prometheus does not answer within 0.05 s"
+    free.set()
+    async with asyncio.timeout(10):
+        while (await source.look(ObjectKey("LLMDeployment", "e", "m"), WISH, TARGETS)).problem.startswith("Prometheus"):
+            pass
+    await source.close()
+    assert 'namespace="a"' in asked[0]
+    assert all('namespace="e"' in query for query in asked[1:])
+
+
 async def test_only_one_question_at_a_time() -> None:
     async with asking(lambda _: answer(vector(BOTH), JSON_HEAD)) as (source, prometheus):
         prometheus.delay_s = 0.02
