@@ -125,7 +125,7 @@ def _read_body(status: int, kind: str, body: bytes, failure: str) -> list[Mappin
         raise _QueryError(f"Prometheus cannot be asked: {failure}")
     try:
         answer = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = None
     if not isinstance(answer, dict) or "status" not in answer:
         what = (
@@ -139,7 +139,8 @@ def _read_body(status: int, kind: str, body: bytes, failure: str) -> list[Mappin
         raise _QueryError(f"Prometheus refuses the query with HTTP status {status}, {said}")
     warnings = answer.get("warnings")
     if warnings:
-        raise _QueryError(f"Prometheus warns, so that its answer may not be whole: {str(warnings[0])[:_SAID_LENGTH]}")
+        first = warnings[0] if isinstance(warnings, list) else warnings
+        raise _QueryError(f"Prometheus warns, so that its answer may not be whole: {str(first)[:_SAID_LENGTH]}")
     data = answer.get("data")
     if not isinstance(data, dict) or data.get("resultType") != "vector" or not isinstance(data.get("result"), list):
         kind = str(data.get("resultType")) if isinstance(data, dict) else "nothing"

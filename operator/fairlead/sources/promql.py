@@ -82,12 +82,13 @@ def read_answer(
 
 def _take(series: Mapping[str, Any], pods: Mapping[str, _Pod], labels: PodLabels) -> str:
     """Put a series where it belongs. The problem with it, "": none."""
-    told: Mapping[str, str] = series.get("metric") or {}
+    metric = series.get("metric")
+    told = {str(label): str(text) for label, text in metric.items()} if isinstance(metric, Mapping) else {}
     name, signal = told.get(labels.pod, ""), told.get(_SIGNAL, "")
     pod = pods.get(name)
     try:
         value = float(series["value"][1])
-    except (KeyError, IndexError, TypeError, ValueError):
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError):
         return "Prometheus answers with a series that has no value"
     if pod is None or signal not in (_AGE, *Measure):
         return "Prometheus answers with series that nobody asked for: do its labels name the pods?"

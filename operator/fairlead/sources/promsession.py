@@ -42,7 +42,7 @@ class PrometheusSession:
         failure = ""
         try:
             self._client.custom_query(query)
-        except (PrometheusApiClientException, ValueError, KeyError, TypeError):
+        except (PrometheusApiClientException, ValueError, KeyError, TypeError, RecursionError):
             pass  # what came is told apart by who reads it
         except (requests.RequestException, OSError) as error:
             failure = _describe(error)
