@@ -220,6 +220,8 @@ class Inbox:
 
 
 def is_scaled_here(raw: Mapping[str, Any]) -> bool:
-    """Whether the operator decides how many replicas this LLMDeployment has."""
+    """Whether the operator decides how many replicas this LLMDeployment has. It writes no status of one that is being deleted."""
+    if "deletionTimestamp" in (raw.get("metadata") or {}):
+        return False
     autoscaling = (raw.get("spec") or {}).get("autoscaling")
     return isinstance(autoscaling, Mapping) and (autoscaling.get("mode") or "Operator") == "Operator"

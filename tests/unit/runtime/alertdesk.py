@@ -78,10 +78,14 @@ class Desk:
     def wall(self) -> datetime:
         return datetime(2026, 11, 28, 12, 0, 10, tzinfo=UTC) + timedelta(seconds=self.now[0] - 1000.0)
 
-    def put(self, name: str = "m", *, uid: str = "", status: Json | None = None, **spec: Any) -> None:
+    def put(
+        self, name: str = "m", *, uid: str = "", status: Json | None = None, deleted: str = "", **spec: Any
+    ) -> None:
         """An LLMDeployment as the API server has it."""
         version = next(self._versions)
         metadata = {"namespace": "ml", "name": name, "uid": uid or f"uid-{name}", "resourceVersion": str(version)}
+        if deleted:
+            metadata["deletionTimestamp"] = deleted
         spec = spec or {"autoscaling": AUTOSCALING}
         self.cache.put(
             {"apiVersion": names.API_VERSION, "kind": names.LLMDEPLOYMENT, "metadata": metadata, "spec": spec}

@@ -94,6 +94,20 @@ async def test_deleted_while_somebody_waits(tmp_path: Path) -> None:
         assert desk.inbox.count_firing() == 0
 
 
+async def test_one_that_is_being_deleted_is_not_concerned(tmp_path: Path) -> None:
+    """Its status is not written any more, for as long as a finalizer holds it."""
+    async with alert_desk(tmp_path) as desk:
+        desk.writes_status = False
+        delivery = asyncio.create_task(desk.post(make_body()))
+        while not desk.evaluated:
+            await asyncio.sleep(0.005)
+        desk.put(deleted=START)
+        assert (await delivery).status == 200
+        answer = await desk.post(make_body())
+        assert (answer.status, answer.body) == (200, {"not_concerned": 1})
+        assert desk.evaluated == [KEY]
+
+
 async def test_a_successor_of_the_same_name_has_no_alerts_of_its_predecessor(tmp_path: Path) -> None:
     async with alert_desk(tmp_path) as desk:
         await desk.post(make_body())
