@@ -34,6 +34,16 @@ WAITING_MAX: Final = 64
 #: Deliveries per second in the long run, and at once: each of a thousand LLMDeployments is a group of its own.
 RATE_PER_S: Final = 50.0
 BURST: Final = 500
+#: Of requests with a wrong token. A right one is let in however many of these there are.
+WRONG_PER_S: Final = 10.0
+WRONG_BURST: Final = 50
+#: Open at once, of which each may hold the memory of a head. An Alertmanager has one or two.
+CONNECTIONS_MAX: Final = 128
+#: For the head of a request, the first and each later one. Above the `group_interval` of the guide, so that its connection stays.
+HEAD_TIMEOUT_S: Final = 20.0
+HEADERS_MAX: Final = 32
+#: For what is left of a body that nobody wants, so that the sender sees the answer.
+LINGER_S: Final = 1.0
 TOKENS_MAX: Final = 2
 TOKEN_MIN_LENGTH: Final = 16
 TOKEN_FILE_MAX_BYTES: Final = 4096
@@ -141,6 +151,14 @@ def _digest(token: bytes) -> bytes:
     return hashlib.sha256(token).digest()
 
 
+class _Refused(asyncio.Protocol):
+    """A connection that is one too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """End it without an answer, which would need the memory that is spared."""
+        transport.close()
+
+
 class AlertServer:
     """The HTTP server. `port` is the real one after `start`."""
 
@@ -165,28 +183,50 @@ class AlertServer:
         self._clock = clock
         self._kept_timeout_s = kept_timeout_s
         self._bucket = Bucket(RATE_PER_S, BURST, clock)
+        self._wrong = Bucket(WRONG_PER_S, WRONG_BURST, clock)
         self._waiting = 0
         self._warned_at: dict[str, float] = {}
         self._unsaid: dict[str, int] = {}
         self._runner: web.AppRunner | None = None
+        self._listener: asyncio.Server | None = None
 
     async def start(self) -> None:
         """Bind and serve. Raises OSError when the port is taken."""
         app = web.Application(client_max_size=BODY_MAX_BYTES)
         app.router.add_post(PATH, self._handle)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=1.0,
+            keepalive_timeout=HEAD_TIMEOUT_S,
+            lingering_time=LINGER_S,
+            max_headers=HEADERS_MAX,
+        )
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._address, self.port)
-        await site.start()
-        self.port = self._runner.addresses[0][1]
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_server(self._accept, self._address, self.port)
+        self.port = self._listener.sockets[0].getsockname()[1]
         admitting = "" if self._tokens.has_tokens else ", without a token that could be admitted"
         logger.info("Taking alerts%s", admitting, extra={"address": f"{self._address}:{self.port}{PATH}"})
 
     async def stop(self) -> None:
         """Close the port and open connections."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+
+    def _accept(self) -> asyncio.Protocol:
+        server = self._runner.server if self._runner is not None else None
+        if server is None or len(server.connections) >= CONNECTIONS_MAX:
+            self._warn(
+                "connections", "More connections to the port for alerts than %d: others are closed", CONNECTIONS_MAX
+            )
+            return _Refused()
+        return server()
 
     async def _handle(self, request: web.Request) -> web.Response:
         answer = self._refuse(request)
@@ -204,6 +244,9 @@ class AlertServer:
         if not self._tokens.has_tokens:
             return self._answer(503, "no_token", "no token can be read from --alerts-token-file", close=True)
         if not self._tokens.admits(request.headers.get("Authorization", "")):
+            if (wait_s := self._wrong.take()) > 0.0:
+                text = f"at most {WRONG_PER_S:.0f} requests per second with a wrong token"
+                return self._answer(429, "limited", text, close=True, retry_after_s=wait_s)
             self._warn("unauthorized", "A delivery of alerts without a token that is admitted, from %s", request.remote)
             return self._answer(
                 401, "unauthorized", "a bearer token is needed that is in --alerts-token-file", close=True

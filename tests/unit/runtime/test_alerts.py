@@ -11,7 +11,8 @@ import pytest
 from tests.unit.runtime.alertdesk import AUTOSCALING, KEY, TOKEN, Desk, alert_desk
 from tests.unit.sources.deliveries import START, make_alert, make_body
 
-from fairlead.runtime.alerts import BURST, RATE_PER_S, WAITING_MAX, Bucket, TokenFile
+from fairlead.runtime import alerts
+from fairlead.runtime.alerts import BURST, PATH, RATE_PER_S, WAITING_MAX, WRONG_BURST, WRONG_PER_S, Bucket, TokenFile
 from fairlead.runtime.inbox import ALL_AGAIN_S
 
 OTHER_TOKEN = "token-of-alertmanager-2"
@@ -239,6 +240,75 @@ async def test_who_has_no_token_uses_up_nobodys_rate(tmp_path: Path) -> None:
         left = desk.server._bucket._left
         await desk.post(make_body(), "a-token-that-is-wrong")
         assert desk.server._bucket._left == left
+
+
+async def test_wrong_tokens_have_a_rate_and_a_right_one_is_let_in_all_the_same(tmp_path: Path) -> None:
+    async with alert_desk(tmp_path) as desk:
+        for _ in range(WRONG_BURST):
+            assert (await desk.post(make_body(), "a-token-that-is-wrong")).status == 401
+        answer = await desk.post(make_body(), "a-token-that-is-wrong")
+        assert (answer.status, answer.headers["Retry-After"]) == (429, "1")
+        assert (await desk.post(make_body())).status == 200
+        desk.now[0] += 1.0 / WRONG_PER_S
+        assert (await desk.post(make_body(), "a-token-that-is-wrong")).status == 401
+        assert desk.seen.results == {"unauthorized": WRONG_BURST + 1, "limited": 1, "accepted": 1}
+
+
+async def until_closed(reader: asyncio.StreamReader) -> bytes:
+    """What was said before. A connection that stays open fails."""
+    async with asyncio.timeout(10.0):
+        return await reader.read()
+
+
+@pytest.mark.parametrize("sent", [b"", f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bear".encode()])
+async def test_a_head_that_does_not_come_ends_the_connection(
+    sent: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alerts, "HEAD_TIMEOUT_S", 0.1)
+    async with alert_desk(tmp_path) as desk:
+        reader, writer = await asyncio.open_connection("127.0.0.1", desk.server.port)
+        writer.write(sent)
+        assert await until_closed(reader) == b""
+        writer.close()
+        assert desk.seen.results == {}
+
+
+async def test_a_body_that_nobody_wants_is_waited_for_a_moment_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alerts, "LINGER_S", 0.1)
+    async with alert_desk(tmp_path) as desk:
+        reader, writer = await asyncio.open_connection("127.0.0.1", desk.server.port)
+        writer.write(f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n".encode())
+        assert (await until_closed(reader)).startswith(b"HTTP/1.1 401 ")
+        writer.close()
+
+
+async def test_connections_are_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(alerts, "CONNECTIONS_MAX", 3)
+    async with alert_desk(tmp_path) as desk:
+        writers = []
+        for _ in range(3):
+            reader, writer = await asyncio.open_connection("127.0.0.1", desk.server.port)
+            writer.write(f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n".encode())
+            assert await reader.readline() == b"HTTP/1.1 401 Unauthorized\r\n"
+            writers.append(writer)
+        reader, writer = await asyncio.open_connection("127.0.0.1", desk.server.port)
+        assert await until_closed(reader) == b""
+        assert "More connections to the port for alerts than 3" in caplog.text
+        for one in (*writers, writer):
+            one.close()
+        while desk.server._runner.server.connections:  # type: ignore[union-attr]
+            await asyncio.sleep(0.005)
+        assert (await desk.post(make_body())).status == 200
+
+
+async def test_a_head_of_many_lines_is_not_read(tmp_path: Path) -> None:
+    async with alert_desk(tmp_path) as desk:
+        assert (await desk.post(make_body(), **{f"X-{number}": "x" for number in range(20)})).status == 200
+        assert (await desk.post(make_body(), **{f"X-{number}": "x" for number in range(40)})).status == 400
 
 
 def test_a_bucket_fills_up_to_its_burst() -> None:
