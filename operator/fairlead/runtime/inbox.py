@@ -99,7 +99,7 @@ class Inbox:
         self._books[uid] = book
         key = ObjectKey(names.LLMDEPLOYMENT, *alert.about)
         claim = Claim(key, uid, alert.fingerprint)
-        if effect is Effect.OUTDATED or (effect is Effect.REPEATED and self._is_kept(claim)):
+        if effect in (Effect.OUTDATED, Effect.LEFT_OUT) or (effect is Effect.REPEATED and self._is_kept(claim)):
             return effect.value, None
         return effect.value, claim
 

@@ -16,7 +16,8 @@ from fairlead.facts.alerts import ActiveAlert, Alert
 
 __all__ = ["Book", "Effect", "describe_alerts", "enter", "expire", "is_told", "next_expiry", "read_book"]
 
-#: Alerts that are kept of one LLMDeployment. More than that fire for one cause.
+#: Alerts that are kept of one LLMDeployment. More than that fire for one cause, and are left out: if they took the place of others, those
+#: would do the same with their next repeat, and each time status would be written.
 ACTIVE_MAX: Final = 16
 ENDED_MAX: Final = 16
 #: How long an alert is taken to fire after its last delivery: whether it was resolved may never be told.
@@ -35,6 +36,7 @@ class Effect(StrEnum):
     REPEATED = "repeated"
     RESOLVED = "resolved"
     OUTDATED = "outdated"
+    LEFT_OUT = "left_out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +73,11 @@ def _enter_firing(book: Book, alert: Alert, now: datetime) -> tuple[Book, Effect
         seen = now if now - known.last_seen >= timedelta(seconds=SEEN_S) else known.last_seen
         again = replace(known, last_seen=seen, ends_at=alert.ends_at)
         return replace(book, active=tuple(again if one is known else one for one in book.active)), Effect.REPEATED
+    if known is None and len(book.active) >= ACTIVE_MAX:
+        return book, Effect.LEFT_OUT
     entry = ActiveAlert(alert.fingerprint, alert.name, alert.starts_at, now, alert.ends_at)
     active = (*(one for one in book.active if one is not known), entry)
-    return replace(book, active=active[-ACTIVE_MAX:]), Effect.FIRING
+    return replace(book, active=active), Effect.FIRING
 
 
 def _enter_resolved(book: Book, alert: Alert, now: datetime) -> tuple[Book, Effect]:

@@ -12,6 +12,7 @@ from tests.unit.sources.deliveries import START, make_alert, make_body
 
 LATER = "2026-11-28T12:00:05.000Z"
 FIRING, RESOLVED = make_body(), make_body(make_alert("resolved", endsAt="2026-11-28T12:00:04Z"))
+MANY = make_body(*(make_alert(fingerprint=f"{number:016x}") for number in range(20)))
 FIRING_LATER = make_body(make_alert(startsAt=LATER))
 DEEP = b'{"version":"4","alerts":[' + b'{"labels":' * 5000 + b"{}" + b"}" * 5000 + b"]}"
 
@@ -64,6 +65,11 @@ REPLAYS: dict[str, Replay] = {
         (Step(make_body(make_alert(), make_alert(fingerprint="b2"))),
          Step(make_body(make_alert("resolved"), make_alert(fingerprint="b2")), effects={"resolved": 1, "repeated": 1})),
         (START,), 2, 2, {"accepted": 2},
+    ),
+    "more than are kept, again and again": Replay(
+        (Step(MANY, effects={"firing": 16, "left_out": 4}),
+         *[Step(MANY, effects={"repeated": 16, "left_out": 4}, after_s=1)] * 3),
+        (START,) * 16, 1, 1, {"accepted": 4},
     ),
     "truncated": Replay(
         (Step(make_body(truncatedAlerts=3)), Step(make_body(truncatedAlerts=3), after_s=1)),

@@ -129,9 +129,19 @@ def test_a_firing_that_is_over_already_is_outdated() -> None:
     assert (book, effects) == (Book(), [Effect.OUTDATED])
 
 
-def test_what_is_kept_is_bounded_and_the_newest_stay() -> None:
-    book, _ = tell(*((number, firing(number, fingerprint=f"{number:x}")) for number in range(40)))
-    assert [one.fingerprint for one in book.active] == [f"{number:x}" for number in range(40 - ACTIVE_MAX, 40)]
+def test_what_is_kept_is_bounded_and_those_that_came_first_stay() -> None:
+    alerts = [firing(number, fingerprint=f"{number:x}") for number in range(40)]
+    book, effects = tell(*((number, alert) for number, alert in enumerate(alerts)))
+    assert [one.fingerprint for one in book.active] == [f"{number:x}" for number in range(ACTIVE_MAX)]
+    assert effects == [Effect.FIRING] * ACTIVE_MAX + [Effect.LEFT_OUT] * (40 - ACTIVE_MAX)
+    again, effects = tell(*((50, alert) for alert in alerts), book=book)
+    assert again == book  # no write of status, however often all of them are repeated
+    assert effects == [Effect.REPEATED] * ACTIVE_MAX + [Effect.LEFT_OUT] * (40 - ACTIVE_MAX)
+    book, effects = tell(
+        (51, firing(45, fingerprint="3")), (52, resolved(5, fingerprint="5")), (53, alerts[20]), book=book
+    )
+    assert effects == [Effect.FIRING, Effect.RESOLVED, Effect.FIRING]
+    assert [one.fingerprint for one in book.active][-2:] == ["3", "14"]
     book, _ = tell(*((40, resolved(0, fingerprint=f"{number:x}")) for number in range(100, 150)), book=book)
     assert len(book.ended) == ENDED_MAX
 
