@@ -27,6 +27,8 @@ _OF_ROUTE: Final = "{{ $labels.llm_namespace }}/{{ $labels.llm_route }}"
 _SECONDS: Final = "{{ $value | humanizeDuration }}"
 _SEE: Final = "kubectl -n {{ $labels.llm_namespace }} describe llmdep {{ $labels.llm_name }}"
 _SEE_ROUTE: Final = "kubectl -n {{ $labels.llm_namespace }} describe llmrt {{ $labels.llm_route }}"
+_CONDITIONS: Final = "llm:condition:max"
+_ROUTE_CONDITIONS: Final = "llm:route_condition:max"
 #: A time for which every rule of averages has full windows.
 _WINDOW: Final = "5m"
 
@@ -78,6 +80,15 @@ def _p95(names: tuple[str, ...], by: str, selector: str = "") -> str:
     return f"histogram_quantile(0.95, sum by (le, {by}) ({rates}))"
 
 
+def _reason(kind: str, type_: ConditionType, status: str) -> str:
+    """In an annotation, the reason of a condition as it is now. As a label it would make another alert with each change, which would
+    begin its `for` anew."""
+    recorded, label = {"model": (_CONDITIONS, "llm_name"), "route": (_ROUTE_CONDITIONS, "llm_route")}[kind]
+    series = f"{recorded}{{type='{type_}',status='{status}',llm_namespace=%q,{label}=%q}} == 1"
+    asked = f'printf "{series}" $labels.llm_namespace $labels.{label} | query'
+    return f'{{{{ with {asked} }}}}{{{{ . | first | label "reason" }}}}{{{{ end }}}}'
+
+
 def _conditions(metric: str, label: str) -> str:
     """Both replicas of the operator tell of the same. A scraper that does not honour labels has renamed the namespace."""
     named = f'label_replace({metric}, "{label}", "$1", "name", "(.+)")'
@@ -106,8 +117,8 @@ RECORDINGS: Final = (
         "llm:kv_cache_usage:avg",
         f"avg by ({_BY_MODEL}) (vllm:kv_cache_usage_perc{_MODEL} or vllm:gpu_cache_usage_perc{_MODEL})",
     ),
-    Recording("llm:condition:max", _conditions("fairlead_llmdeployment_condition", "llm_name")),
-    Recording("llm:route_condition:max", _conditions("fairlead_llmroute_condition", "llm_route")),
+    Recording(_CONDITIONS, _conditions("fairlead_llmdeployment_condition", "llm_name")),
+    Recording(_ROUTE_CONDITIONS, _conditions("fairlead_llmroute_condition", "llm_route")),
     Recording(
         "llm:route_requests:increase_5m",
         f"sum by ({_BY_ROUTE}) (increase(envoy_fairlead_requests{_ROUTE}[{_WINDOW}]))",
@@ -126,7 +137,7 @@ RECORDINGS: Final = (
 
 def _condition(type_: ConditionType, status: str, reasons: tuple[Reason, ...] = (), *, but: bool = False) -> str:
     chosen = f',reason{"!~" if but else "=~"}"{"|".join(reasons)}"' if reasons else ""
-    return f'max by ({_BY_MODEL}, reason) (llm:condition:max{{type="{type_}",status="{status}"{chosen}}}) == 1'
+    return f'max by ({_BY_MODEL}) ({_CONDITIONS}{{type="{type_}",status="{status}"{chosen}}}) == 1'
 
 
 ALERTS: Final = (
@@ -167,8 +178,8 @@ ALERTS: Final = (
         _condition(ConditionType.STALLED, "True"),
         "5m",
         "warning",
-        f"{_OF_MODEL} waits for a person ({{{{ $labels.reason }}}})",
-        f"{_OF_MODEL} is Stalled with reason {{{{ $labels.reason }}}} for more than five minutes. What to do: {_SEE}",
+        f"{_OF_MODEL} waits for a person ({_reason('model', ConditionType.STALLED, 'True')})",
+        f"{_OF_MODEL} is Stalled for more than five minutes. What to do: {_SEE}",
     ),
     AlertRule(
         "LLMDeploymentScalingSignalsMissing",
@@ -179,7 +190,7 @@ ALERTS: Final = (
         ),
         "10m",
         "warning",
-        f"{_OF_MODEL} is not scaled: {{{{ $labels.reason }}}}",
+        f"{_OF_MODEL} is not scaled: {_reason('model', ConditionType.SCALING_ACTIVE, 'False')}",
         f"What the replicas of {_OF_MODEL} are decided from is missing, stale or partial for more than ten minutes, so none is taken away."
         f" Why: {_SEE}",
     ),
@@ -201,15 +212,15 @@ ALERTS: Final = (
     ),
     AlertRule(
         "LLMRouteStalled",
-        f'max by (llm_namespace, llm_route, reason) (llm:route_condition:max{{type="{ConditionType.STALLED}",status="True"}}) == 1',
+        f'max by (llm_namespace, llm_route) ({_ROUTE_CONDITIONS}{{type="{ConditionType.STALLED}",status="True"}}) == 1',
         "5m",
         "warning",
-        f"{_OF_ROUTE} waits for a person ({{{{ $labels.reason }}}})",
-        f"{_OF_ROUTE} is Stalled with reason {{{{ $labels.reason }}}} for more than five minutes. What to do: {_SEE_ROUTE}",
+        f"{_OF_ROUTE} waits for a person ({_reason('route', ConditionType.STALLED, 'True')})",
+        f"{_OF_ROUTE} is Stalled for more than five minutes. What to do: {_SEE_ROUTE}",
     ),
     AlertRule(
         "LLMRouteBackendsUnhealthy",
-        f"max by (llm_namespace, llm_route, reason) (llm:route_condition:max"
+        f"max by (llm_namespace, llm_route) ({_ROUTE_CONDITIONS}"
         f'{{type="{ConditionType.BACKENDS_HEALTHY}",status="False"}}) == 1',
         "5m",
         "critical",

@@ -90,6 +90,9 @@ def condition(
 OF_MODEL = {"llm_namespace": "ml", "llm_name": "m"}
 OF_ROUTE = {"llm_namespace": "ml", "llm_route": "r", "model": "chat"}
 GONE = condition("Available", "False", "ReplicasUnavailable", "_x9 1x50")
+#: Five minutes of the one, five of the other, and so on.
+FIRST, THEN = "1x4 stale _x4 1x4 stale _x4", "_x5 1x4 stale _x4 1x4"
+ALTERNATING = condition("ScalingActive", "False", "SignalsMissing", FIRST) | condition("ScalingActive", "False", "SignalsPartial", THEN)
 WAS = condition("Available", "True", "MinimumReplicasAvailable", "1x9")
 CASES = (
     Case("LLMDeploymentHighTimeToFirstToken", latency(5, 10), 8, OF_MODEL),
@@ -99,29 +102,33 @@ CASES = (
     Case("LLMDeploymentHighLatency", latency(1, 5, FAST), 8),
     Case("LLMDeploymentHighLatency", latency(1, 10, SELDOM), 3),
     Case("LLMDeploymentHighLatency", latency(1, 10, "0x60"), 8),  # no requests: NaN, which is no alert
-    Case("LLMDeploymentNoReadyReplicas", GONE | WAS, 13, OF_MODEL | {"reason": "ReplicasUnavailable"}),
+    Case("LLMDeploymentNoReadyReplicas", GONE | WAS, 13, OF_MODEL),
     Case("LLMDeploymentNoReadyReplicas", GONE, 13),  # starts, and never served
     Case("LLMDeploymentNoReadyReplicas", condition("Available", "False", "NoReplicas", "_x9 1x50") | WAS, 13),
     Case("LLMDeploymentNoReadyReplicas", WAS | GONE | condition("Available", "False", "NoReplicas", "_x4 1x4"), 13),  # wakes from zero
-    Case("LLMDeploymentStalled", condition("Stalled", "True", "CrashLoop"), 6, OF_MODEL | {"reason": "CrashLoop"}),
+    Case("LLMDeploymentStalled", condition("Stalled", "True", "CrashLoop"), 6, OF_MODEL),
     Case("LLMDeploymentStalled", condition("Stalled", "True", "CrashLoop", namespace="exported_namespace"), 6,
-         OF_MODEL | {"reason": "CrashLoop"}),
+         OF_MODEL),
     Case("LLMDeploymentStalled", condition("Stalled", "True", "CrashLoop"), 4),
     Case("LLMDeploymentStalled", condition("Stalled", "False", "NotStalled"), 6),
-    *(Case("LLMDeploymentScalingSignalsMissing", condition("ScalingActive", "False", reason), 11, OF_MODEL | {"reason": reason})
+    *(Case("LLMDeploymentScalingSignalsMissing", condition("ScalingActive", "False", reason), 11, OF_MODEL)
       for reason in ("SignalsMissing", "SignalsStale", "SignalsPartial")),
+    Case("LLMDeploymentScalingSignalsMissing", ALTERNATING, 12, OF_MODEL),
+    Case("LLMDeploymentScalingSignalsMissing", ALTERNATING, 9),
     Case("LLMDeploymentScalingSignalsMissing", condition("ScalingActive", "False", "FixedReplicas"), 11),
     Case("LLMDeploymentScalingSignalsMissing", condition("ScalingActive", "True", "SignalsReady"), 11),
     Case("LLMDeploymentCapacityBlocked", condition("ScalingActive", "False", "CapacityBlocked"), 11,
-         OF_MODEL | {"reason": "CapacityBlocked"}),
+         OF_MODEL),
     Case("LLMDeploymentCapacityBlocked", condition("ScalingActive", "False", "CapacityBlocked"), 9),
-    Case("LLMDeploymentAtMaximum", condition("ScalingActive", "False", "AtMaximum"), 16, OF_MODEL | {"reason": "AtMaximum"}),
+    Case("LLMDeploymentAtMaximum", condition("ScalingActive", "False", "AtMaximum"), 16, OF_MODEL),
     Case("LLMDeploymentAtMaximum", condition("ScalingActive", "True", "SignalsReady"), 16),
     Case("LLMRouteStalled", condition("Stalled", "True", "TooLarge", metric="llmroute"), 6,
-         {"llm_namespace": "ml", "llm_route": "m", "reason": "TooLarge"}),
+         {"llm_namespace": "ml", "llm_route": "m"}),
+    Case("LLMRouteStalled", condition("Stalled", "True", "TooLarge", FIRST, "llmroute")
+         | condition("Stalled", "True", "RefNotResolved", THEN, "llmroute"), 7, {"llm_namespace": "ml", "llm_route": "m"}),
     Case("LLMRouteStalled", condition("Stalled", "False", "NotStalled", metric="llmroute"), 6),
     Case("LLMRouteBackendsUnhealthy", condition("BackendsHealthy", "False", "BackendsNotReady", metric="llmroute"), 6,
-         {"llm_namespace": "ml", "llm_route": "m", "reason": "BackendsNotReady"}),
+         {"llm_namespace": "ml", "llm_route": "m"}),
     Case("LLMRouteBackendsUnhealthy", condition("BackendsHealthy", "True", "BackendsReady", metric="llmroute"), 6),
     Case("LLMRouteHighErrorRate", route(1, "0+6x60"), 9, OF_ROUTE),
     Case("LLMRouteHighErrorRate", route(1, "0+2x60"), 9),
@@ -196,6 +203,23 @@ def test_what_people_read_names_the_model_and_the_number(promtool: Path, tmp_pat
                 "description": "The 95th percentile of whole requests to ml/m is 9.75s over five minutes, more than 5 s, for more than a"
                 " minute.",
                 "runbook_url": "docs/runbooks/LLMDeploymentHighLatency.md",
+            }}]}]}  # fmt: skip
+    done = run_promtool(promtool, [test], tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("at_m", "reason"), [(11, "SignalsMissing"), (16, "SignalsPartial")])
+def test_the_reason_is_told_as_it_is_now(promtool: Path, at_m: int, reason: str, tmp_path: Path) -> None:
+    """As an annotation: a label would make another alert of it, which begins anew with each change."""
+    name = "LLMDeploymentScalingSignalsMissing"
+    test = make_test(Case(name, ALTERNATING, at_m, OF_MODEL), 0) | {"promql_expr_test": [], "alert_rule_test": [{
+        "eval_time": f"{at_m}m", "alertname": name, "exp_alerts": [{
+            "exp_labels": {**OF_MODEL, "severity": "warning"},
+            "exp_annotations": {
+                "summary": f"ml/m is not scaled: {reason}",
+                "description": "What the replicas of ml/m are decided from is missing, stale or partial for more than ten"
+                " minutes, so none is taken away. Why: kubectl -n ml describe llmdep m",
+                "runbook_url": f"docs/runbooks/{name}.md",
             }}]}]}  # fmt: skip
     done = run_promtool(promtool, [test], tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
