@@ -19,7 +19,7 @@ _Backends = Mapping[str, frozenset[str]]
 
 
 class Targets:
-    """Finds them. What routes call their backends is remembered for as long as a route is as it was."""
+    """Finds them. What routes call their backends is remembered for as long as a route is as it was, of no more routes than there are."""
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
@@ -39,6 +39,8 @@ class Targets:
         self._backends.clear()
 
     def _find_gateways(self, key: ObjectKey) -> Iterator[Target]:
+        if len(self._backends) > self._cache.counts().get(LLMROUTE.kind, 0):
+            self._backends = {one: what for one, what in self._backends.items() if self._cache.get(one) is not None}
         for route in self._cache.keys(LLMROUTE.kind, key.namespace):
             backends = self._backends_of(route).get(key.name)
             if not backends:
@@ -53,7 +55,6 @@ class Targets:
     def _backends_of(self, route: ObjectKey) -> _Backends:
         entry = self._cache.get(route)
         if entry is None:
-            self._backends.pop(route, None)
             return {}
         known = self._backends.get(route)
         if known is None or known[0] != entry.resource_version:

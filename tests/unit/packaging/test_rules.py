@@ -92,7 +92,9 @@ OF_ROUTE = {"llm_namespace": "ml", "llm_route": "r", "model": "chat"}
 GONE = condition("Available", "False", "ReplicasUnavailable", "_x9 1x50")
 #: Five minutes of the one, five of the other, and so on.
 FIRST, THEN = "1x4 stale _x4 1x4 stale _x4", "_x5 1x4 stale _x4 1x4"
-ALTERNATING = condition("ScalingActive", "False", "SignalsMissing", FIRST) | condition("ScalingActive", "False", "SignalsPartial", THEN)
+ALTERNATING = condition("ScalingActive", "False", "SignalsMissing", FIRST) | condition(
+    "ScalingActive", "False", "SignalsPartial", THEN
+)
 WAS = condition("Available", "True", "MinimumReplicasAvailable", "1x9")
 CASES = (
     Case("LLMDeploymentHighTimeToFirstToken", latency(5, 10), 8, OF_MODEL),

@@ -336,6 +336,18 @@ def test_gateways_are_those_of_routes_that_lead_to_it() -> None:
     assert targets.find_gateways(KEY) == []
 
 
+def test_routes_that_are_gone_are_not_remembered() -> None:
+    cache = Cache()
+    targets = Targets(cache)
+    cache.put(route("stays", 1, small="m"))
+    for number in range(50):
+        cache.put(route(f"r-{number}", 2 * number + 2, small="m"))
+        targets.find_gateways(KEY)
+        cache.remove(ObjectKey(names.LLMROUTE, "ml", f"r-{number}"), f"u-r-{number}", 2 * number + 3)
+    targets.find_gateways(KEY)
+    assert list(targets._backends) == [ObjectKey(names.LLMROUTE, "ml", "stays")]
+
+
 def test_pods_with_tls_are_told_from_those_without() -> None:
     cache = Cache()
     cache.put(pod("m-1", 1))
