@@ -37,7 +37,7 @@ from fairlead.planning.plan import Plan
 from fairlead.planning.route import plan_invalid_route, plan_route
 from fairlead.planning.route.carriers import is_carried
 from fairlead.planning.route.certificate import certificate_secret
-from fairlead.planning.route.surroundings import describe_secret
+from fairlead.planning.route.surroundings import count_replicas, describe_secret
 from fairlead.planning.route.tokens import locate_keys
 from fairlead.providers.loader import ProviderCatalog
 from fairlead.runtime.carrying import find_carriers, find_gone, find_local
@@ -213,7 +213,7 @@ def find_concerned_routes(change: Change, cache: Cache) -> Iterator[ObjectKey]:
     if entry.key.kind == CONFIG_MAP.kind and entry.owner is not None:
         return  # a child
     named = entry.key.name
-    if entry.key.kind == LLMDEPLOYMENT.kind and not change.is_status_only:
+    if entry.key.kind == LLMDEPLOYMENT.kind and (not change.is_status_only or _is_scaled(change)):
         yield from {one.route for one in (change.before, change.after) if one is not None and one.route is not None}
     if entry.key.kind == SERVICE.kind:
         if entry.owner is None or entry.owner.kind != LLMDEPLOYMENT.kind:
@@ -223,6 +223,14 @@ def find_concerned_routes(change: Change, cache: Cache) -> Iterator[ObjectKey]:
         route = cache.get(key)
         if route is not None and named in set(_names_in(route.load().get("spec"), entry.key.kind)):
             yield key
+
+
+def _is_scaled(change: Change) -> bool:
+    """Whether an LLMDeployment whose pods carry a gateway is to have more or fewer of them, by status alone."""
+    before, after = change.before, change.after
+    if before is None or after is None or after.route is None:
+        return False
+    return count_replicas(before.load()) != count_replicas(after.load())
 
 
 def _find_routes_of_a_pod(change: Change, cache: Cache) -> Iterator[ObjectKey]:

@@ -264,6 +264,29 @@ def test_a_carrier_is_read_from_the_object_as_it_is() -> None:
     assert (open_one.replicas, open_one.certificate_secret, open_one.is_closed) == (0, "", False)
 
 
+@pytest.mark.parametrize(
+    ("spec", "status", "replicas"),
+    [
+        ({}, {}, 1),
+        ({"minReplicas": 2}, {}, 2),
+        ({}, {"scaling": {"desiredReplicas": 4}, "replicas": 2}, 4),
+        ({}, {"scaling": {"desiredReplicas": 2}, "replicas": 4}, 4),
+        ({"mode": "External"}, {"scaling": {"desiredReplicas": 5}, "replicas": 5}, 5),
+        ({"policy": "Recommend", "minReplicas": 2}, {"scaling": {"recommendedReplicas": 6}, "replicas": 1}, 1),
+        ({"minReplicas": 0}, {"scaling": {"desiredReplicas": 0}, "replicas": 0}, 0),
+        (None, {"replicas": 3}, 1),
+        (None, {"replicas": 3, "conditions": [{"type": "ScalingActive", "reason": "ExternallyManaged"}]}, 3),
+    ],
+)
+def test_a_carrier_has_as_many_replicas_as_are_decided_or_still_there(spec: Any, status: Json, replicas: int) -> None:
+    """The limits of its route are divided by them."""
+    scaling: Json = {} if spec is None else {"autoscaling": {"maxReplicas": 8, **spec}}
+    raw = make_resource("vllm", {"spec": {**GATEWAY, **scaling}})
+    assert describe_carrier({**raw, "status": status}, ()).replicas == replicas
+    raw["spec"]["suspend"] = True
+    assert describe_carrier({**raw, "status": status}, ()).replicas == 0
+
+
 def test_an_upgrade_changes_it_under_no_pod(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = make_resource("vllm", {"metadata": {"uid": "u-1"}, "spec": GATEWAY})
     parsed = parse_llmdeployment(raw)

@@ -106,6 +106,21 @@ def test_a_route_hears_of_those_who_begin_and_cease_to_carry_it() -> None:
     assert list(cache.carriers_of(ROUTE)) == [cache.get(ObjectKey(names.LLMDEPLOYMENT, "ml", "a"))]
 
 
+def test_a_route_hears_how_many_replicas_those_who_carry_it_are_scaled_to() -> None:
+    cache = filled()
+    scaling = {"autoscaling": {"maxReplicas": 8}}
+
+    def put(version: int, replicas: int, **more: Any) -> set[str]:
+        status = {"scaling": {"desiredReplicas": replicas}, **more}
+        return routes(cache.put(deployment("c", version, spec=scaling, status=status, carries="assistants")), cache)
+
+    assert "assistants" in put(1, 1)
+    assert "assistants" in put(2, 3)
+    assert put(3, 3, readyReplicas=1) == set()
+    assert "assistants" in put(4, 1)
+    assert (found := {one.name: one.replicas for one in find_carriers(cache, ROUTE, ())}) == {"a": 1, "c": 1}, found
+
+
 def test_carriers_hear_of_their_route_and_of_its_deployments() -> None:
     cache = filled()
     assert carriers(cache.put(route(2, "a")), cache) == {"a"}

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
+from fairlead.api.autoscaling import DecisionPolicy
+from fairlead.api.conditions import ConditionType, Reason
 from fairlead.api.llmdeployment import LLMDeploymentSpec
 from fairlead.api.names import ANNOTATION_HOSTS, ANNOTATION_RECORDS, LABEL_USE, issued_certificate_name
 from fairlead.api.resource import LLMDeployment
@@ -17,7 +19,14 @@ from fairlead.facts.observed import CarriedGateway
 from fairlead.facts.route import Carrier, LocalDeployment, SecretFacts
 from fairlead.policy.locality import find_leak, find_leak_of_pod, find_record
 
-__all__ = ["describe_carried", "describe_carrier", "describe_deployment", "describe_secret", "wakes_for_requests"]
+__all__ = [
+    "count_replicas",
+    "describe_carried",
+    "describe_carrier",
+    "describe_deployment",
+    "describe_secret",
+    "wakes_for_requests",
+]
 
 _Pods = Iterable[tuple[str, Mapping[str, str]]]  # name, annotations
 
@@ -48,7 +57,7 @@ def describe_deployment(
         served_model=str((spec.get("model") or {}).get("name") or name),
         port=int(port["port"]) if port is not None else None,
         ready=int(status.get("readyReplicas") or 0),
-        desired=0 if spec.get("suspend") else int(spec.get("replicas", 1)),
+        desired=count_replicas(raw),
         is_confidential=not leak,
         why_not=leak,
         is_tls=is_tls,
@@ -85,6 +94,30 @@ def describe_carrier(raw: Mapping[str, Any], local_images: Iterable[str]) -> Car
     """Of an LLMDeployment whose pods carry a gateway."""
     found = describe_deployment(raw, None, local_images)
     return Carrier(found.name, found.desired, found.certificate_secret, is_closed=found.is_confidential)
+
+
+def count_replicas(raw: Mapping[str, Any]) -> int:
+    """How many an LLMDeployment, which need not be valid, is meant to have: where something else than spec.replicas decides, those that
+    were decided, or are still there. Limits are divided by it, so that it is never fewer than there may be."""
+    spec, status = raw.get("spec") or {}, raw.get("status") or {}
+    if spec.get("suspend"):
+        return 0
+    fixed, scaling = _number(spec.get("replicas"), 1), spec.get("autoscaling")
+    is_scaled = isinstance(scaling, Mapping)
+    if not is_scaled and _condition(status, ConditionType.SCALING_ACTIVE).get("reason") != Reason.EXTERNALLY_MANAGED:
+        return fixed
+    bounds = scaling if isinstance(scaling, Mapping) and scaling.get("policy") != DecisionPolicy.RECOMMEND else {}
+    decided = _number((status.get("scaling") or {}).get("desiredReplicas"), fixed)
+    least = _number(bounds.get("minReplicas"), 1) if bounds else 0
+    return max(decided, _number(status.get("replicas"), 0), least)
+
+
+def _number(value: Any, absent: int) -> int:
+    return absent if value is None else int(value)
+
+
+def _condition(status: Mapping[str, Any], kind: ConditionType) -> Mapping[str, Any]:
+    return next((one for one in status.get("conditions") or () if one.get("type") == kind), {})
 
 
 def _find_plain(spec: LLMDeploymentSpec) -> str:
