@@ -18,7 +18,7 @@ Json = dict[str, Any]
 Steps = tuple[str, ...]
 Change = Callable[[Json], str]
 #: Objects that have every field together: of some fields an object may have only one.
-_BASES = {"LLMDeployment": ("full",), "LLMRoute": ("full", "own")}
+_BASES = {"LLMDeployment": ("full", "carrier"), "LLMRoute": ("full", "own")}
 _WRONG_TYPE = {"string": 5, "integer": "x", "boolean": "x", "array": "x", "object": "x"}
 
 

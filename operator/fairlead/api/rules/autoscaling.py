@@ -28,6 +28,11 @@ def _names_decisions(autoscaling: Any) -> bool:
     return any(one is not None for one in sections) or bool(autoscaling.schedules) or autoscaling.policy != "Apply"
 
 
+def _may_sleep(autoscaling: Any) -> bool:
+    """Whether the operator takes the last replica, too."""
+    return autoscaling is not None and autoscaling.mode == "Operator" and autoscaling.min_replicas == 0
+
+
 def _fits_one_node(spec: Any) -> bool:
     storage, autoscaling = spec.storage, spec.autoscaling
     if storage is None or autoscaling is None:
@@ -126,6 +131,15 @@ RULES: Final = (
     *duration_rules("autoscaling.targets.latency", "spec.autoscaling.targets.latency", "1ms", "6h"),
     *duration_rules(
         "autoscaling.targets.outputTokenLatency", "spec.autoscaling.targets.outputTokenLatency", "1ms", "1m"
+    ),
+    Rule(
+        id="autoscaling.minReplicas.gateway",
+        at="spec",
+        field=".autoscaling.minReplicas",
+        holds=lambda spec: spec.gateway is None or not _may_sleep(spec.autoscaling),
+        cel="!has(self.gateway) || !has(self.autoscaling) || self.autoscaling.mode != 'Operator' || self.autoscaling.minReplicas > 0",
+        message="is 0, and the pods carry a gateway (spec.gateway): without a pod no gateway is left that a request could wake them by",
+        remedy="minReplicas: 1 would work, or leave gateway out",
     ),
     Rule(
         id="autoscaling.storage",
