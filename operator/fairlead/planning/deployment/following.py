@@ -75,9 +75,8 @@ def follow(
         return _follow_spec(AutoscalingMode.EXTERNAL.value, spec, asked, before, now, signals.writer)
     if autoscaling.policy is DecisionPolicy.RECOMMEND:
         return _follow_spec(RECOMMEND, spec, within(autoscaling, spec.replicas), before, now)
-    replicas = before.desired if before.scaling.get("mode") == AutoscalingMode.OPERATOR else None
-    if replicas is None:
-        replicas = within(autoscaling, before.most or spec.replicas)
+    decided = before.desired if before.scaling.get("mode") == AutoscalingMode.OPERATOR else None
+    replicas = decided if decided is not None else within(autoscaling, before.most or spec.replicas)
     if autoscaling.policy is DecisionPolicy.PAUSE:
         replicas = within(autoscaling, replicas)
     return Following(replicas, _make_status(AutoscalingMode.OPERATOR.value, replicas, spec.replicas, before))
