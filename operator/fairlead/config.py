@@ -11,6 +11,7 @@ import re
 import socket
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -21,6 +22,7 @@ DEFAULT_NAMESPACE: Final = "fairlead-system"
 _NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _URL: Final = re.compile(r"https?://[A-Za-z0-9.\[\]:_-]+(/[A-Za-z0-9._~/-]*)?")
 _HEADER: Final = re.compile(r"[A-Za-z0-9-]{1,100}")
+_HEADER_VALUE: Final = re.compile(r"[!-~]([ -~]*[!-~])?")
 _LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,199}")
 _SECRET_HEADERS: Final = ("authorization", "proxy-authorization", "cookie", "x-api-key")
 _BANDWIDTH: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMGT]i?)?(?:B(?:/s)?)?")
@@ -35,6 +37,15 @@ def parse_bytes_per_s(text: object) -> int:
         raise ValueError(f"{text!r} is not a bandwidth; write bytes per second, for instance 50M or 200Mi")
     number, suffix = match.groups(default="")
     return int(float(number) * (_FACTORS | _FACTORS_BINARY)[suffix])
+
+
+def _has_host(url: str) -> bool:
+    """And a port that there is, if it names one."""
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0 and not parts.netloc.endswith(":")
+    except ValueError:
+        return False
 
 
 def _split(value: object) -> object:
@@ -143,7 +154,7 @@ class OperatorConfig(BaseModel):
     @field_validator("prometheus_url")
     @classmethod
     def _check_url(cls, value: str) -> str:
-        if value and not _URL.fullmatch(value):
+        if value and not (_URL.fullmatch(value) and _has_host(value)):
             raise ValueError(
                 f"{value[:100]!r} is not like http://prometheus.monitoring:9090/prefix; no user, query or fragment"
             )
@@ -153,9 +164,9 @@ class OperatorConfig(BaseModel):
     @classmethod
     def _check_headers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for entry in value:
-            name, equals, _ = entry.partition("=")
-            if not equals or not _HEADER.fullmatch(name):
-                raise ValueError("every entry is a header's name, = and its value")
+            name, _, text = entry.partition("=")
+            if not _HEADER.fullmatch(name) or not _HEADER_VALUE.fullmatch(text):
+                raise ValueError("every entry is a header's name, = and its value, one line of ASCII")
             if name.lower() in _SECRET_HEADERS:
                 raise ValueError(f"{name} is a secret; write the token to a file for --prometheus-token-file")
         return value
@@ -169,10 +180,16 @@ class OperatorConfig(BaseModel):
 
     @model_validator(mode="after")
     def _check_prometheus(self) -> OperatorConfig:
-        if not self.prometheus_url and (
-            self.prometheus_headers or self.prometheus_token_file or self.prometheus_ca_file
-        ):
-            raise ValueError("what is said of Prometheus needs prometheus_url")
+        said = self._differing("prometheus_")
+        if not self.prometheus_url and said:
+            raise ValueError(f"{said[0]} needs prometheus_url")
+        return self
+
+    @model_validator(mode="after")
+    def _check_alerts(self) -> OperatorConfig:
+        said = self._differing("alerts_")
+        if not self.alerts_token_file and said:
+            raise ValueError(f"{said[0]} needs alerts_token_file: without it no alerts are taken")
         return self
 
     @model_validator(mode="after")
@@ -180,6 +197,11 @@ class OperatorConfig(BaseModel):
         if not self.retry_period_s < self.renew_deadline_s < self.lease_duration_s:
             raise ValueError("needed: retry_period_s < renew_deadline_s < lease_duration_s")
         return self
+
+    def _differing(self, prefix: str) -> list[str]:
+        """Names of the options that begin like this and are not what they are by default."""
+        fields = OperatorConfig.model_fields
+        return [name for name in fields if name.startswith(prefix) and getattr(self, name) != fields[name].default]
 
     @property
     def facts(self) -> OperatorFacts:

@@ -91,6 +91,21 @@ MISTAKES: dict[str, tuple[list[str], dict[str, str], str]] = {
     ),
     "no label": (["--prometheus-pod-label=a-b"], {}, "'a-b' is not a label's name"),
     "a token for nobody": (["--prometheus-token-file=/t"], {}, "needs prometheus_url"),
+    "a port that there is not": (["--prometheus-url=http://p:99999"], {}, "is not like http://"),
+    "port 0": (["--prometheus-url=http://p:0"], {}, "is not like http://"),
+    "no host": (["--prometheus-url=http://:9090"], {}, "is not like http://"),
+    "neither host nor port": (["--prometheus-url=http://:"], {}, "is not like http://"),
+    "half an address": (["--prometheus-url=http://[::1"], {}, "is not like http://"),
+    "a header of two lines": (
+        ["--prometheus-url=http://p", "--prometheus-headers=X-A=b\nX-C: d"],
+        {},
+        "one line of ASCII",
+    ),
+    "an empty header": (["--prometheus-url=http://p", "--prometheus-headers=X-A="], {}, "one line of ASCII"),
+    "a timeout for nobody": (["--prometheus-timeout-s=9"], {}, "prometheus_timeout_s needs prometheus_url"),
+    "a label for nobody": ([], {"FAIRLEAD_PROMETHEUS_POD_LABEL": "p"}, "prometheus_pod_label needs prometheus_url"),
+    "a port for no alerts": (["--alerts-port=9000"], {}, "alerts_port needs alerts_token_file"),
+    "an address for no alerts": (["--alerts-address=::1"], {}, "alerts_address needs alerts_token_file"),
     "two": (["--workers=0", "--metrics-port=99999"], {}, "--metrics-port"),
 }
 
@@ -107,6 +122,17 @@ def test_a_prometheus_with_all_that_can_be_said_of_it() -> None:
     assert config.prometheus_headers == ("X-Scope-OrgID=ml", "X-Other=a=b")
     assert (config.prometheus_timeout_s, config.facts.has_prometheus) == (2.5, True)
     assert not parse().facts.has_prometheus
+
+
+@pytest.mark.parametrize("url", ["http://p", "https://[::1]:9", "http://a_b.c:65535/x/", "http://10.0.0.1:1"])
+def test_urls_of_prometheus(url: str) -> None:
+    assert parse(f"--prometheus-url={url}").prometheus_url == url.rstrip("/")
+
+
+def test_what_is_the_default_anyway_needs_nothing() -> None:
+    """As a template writes it that always names it."""
+    said = ("--prometheus-timeout-s=5", "--prometheus-pod-label=pod", "--alerts-port=8081", "--alerts-address=0.0.0.0")
+    assert parse(*said).alerts_port == 8081
 
 
 @pytest.mark.parametrize("name", MISTAKES)

@@ -176,6 +176,18 @@ def merge(base: Json, over: Json) -> Json:
         {"alerts": {"existingSecret": "A_B"}},
         {"alerts": {"key": "../x"}},
         {"alerts": {"token": "x"}},
+        {"prometheus": {"url": "http://p:99999"}},
+        {"prometheus": {"url": "http://:9090"}},
+        {"prometheus": {"url": "http://p", "headers": {"X-A": "b\nX-C: d"}}},
+        {"prometheus": {"url": "http://p", "headers": {"X-A": "b,c"}}},
+        {"prometheus": {"url": "http://p", "headers": {"X A": "b"}}},
+        # Of nobody: they would be dropped.
+        {"prometheus": {"headers": {"X-A": "b"}}},
+        {"prometheus": {"tokenSecret": {"name": "t"}}},
+        {"prometheus": {"caConfigMap": {"name": "c"}}},
+        {"prometheus": {"timeoutSeconds": 7}},
+        {"prometheus": {"podLabel": "p"}},
+        {"prometheus": {"namespaceLabel": "n"}},
         {"global": "x"},
     ],
     ids=str,
@@ -190,7 +202,7 @@ def objects_with_properties(schema: Json, path: str = "") -> Iterator[tuple[str,
     if "properties" in schema:
         yield path, schema
     for key, value in schema.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and key not in ("if", "then"):  # these close nothing
             yield from objects_with_properties(value, f"{path}.{key}" if path else key)
 
 
