@@ -221,7 +221,11 @@ ALERTS: Final = (
     AlertRule(
         "LLMRouteBackendsUnhealthy",
         f"max by (llm_namespace, llm_route) ({_ROUTE_CONDITIONS}"
-        f'{{type="{ConditionType.BACKENDS_HEALTHY}",status="False"}}) == 1',
+        f'{{type="{ConditionType.BACKENDS_HEALTHY}",status="False"}}) == 1'
+        # While a model of the namespace loads that was at zero: which of them a route leads to, no metric says.
+        f" unless on (llm_namespace) ({_condition(ConditionType.AVAILABLE, 'False', (Reason.REPLICAS_UNAVAILABLE,))}"
+        f" and on ({_BY_MODEL}) max_over_time({_CONDITIONS}"
+        f'{{type="{ConditionType.AVAILABLE}",reason="{Reason.NO_REPLICAS}"}}[30m]) == 1)',
         "5m",
         "critical",
         f"A model of {_OF_ROUTE} has no backend that answers",

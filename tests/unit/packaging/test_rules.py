@@ -95,6 +95,8 @@ FIRST, THEN = "1x4 stale _x4 1x4 stale _x4", "_x5 1x4 stale _x4 1x4"
 ALTERNATING = condition("ScalingActive", "False", "SignalsMissing", FIRST) | condition(
     "ScalingActive", "False", "SignalsPartial", THEN
 )
+UNHEALTHY = condition("BackendsHealthy", "False", "BackendsNotReady", "_x9 1x50", "llmroute")
+OF_UNHEALTHY = {"llm_namespace": "ml", "llm_route": "m"}
 WAS = condition("Available", "True", "MinimumReplicasAvailable", "1x9")
 CASES = (
     Case("LLMDeploymentHighTimeToFirstToken", latency(5, 10), 8, OF_MODEL),
@@ -131,6 +133,10 @@ CASES = (
     Case("LLMRouteStalled", condition("Stalled", "False", "NotStalled", metric="llmroute"), 6),
     Case("LLMRouteBackendsUnhealthy", condition("BackendsHealthy", "False", "BackendsNotReady", metric="llmroute"), 6,
          {"llm_namespace": "ml", "llm_route": "m"}),
+    Case("LLMRouteBackendsUnhealthy", UNHEALTHY | GONE | condition("Available", "False", "NoReplicas", "_x4 1x4"), 20),  # wakes from zero
+    Case("LLMRouteBackendsUnhealthy", UNHEALTHY | GONE | condition("Available", "False", "NoReplicas", "_x4 1x4"), 50, OF_UNHEALTHY),
+    Case("LLMRouteBackendsUnhealthy", UNHEALTHY | GONE, 16, OF_UNHEALTHY),  # nothing was at zero
+    Case("LLMRouteBackendsUnhealthy", UNHEALTHY | condition("Available", "False", "NoReplicas"), 16, OF_UNHEALTHY),  # nothing wakes
     Case("LLMRouteBackendsUnhealthy", condition("BackendsHealthy", "True", "BackendsReady", metric="llmroute"), 6),
     Case("LLMRouteHighErrorRate", route(1, "0+6x60"), 9, OF_ROUTE),
     Case("LLMRouteHighErrorRate", route(1, "0+2x60"), 9),
