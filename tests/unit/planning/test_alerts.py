@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from tests.unit.planning.test_scaling import external, replicas_of, samples, scaled, serving, settle
+from tests.unit.planning.scaledworld import external, replicas_of, samples, scaled, serving, settle
 from tests.unit.planning.world import NOW, VLLM, World, merge
 
 from fairlead.facts.alerts import ActiveAlert
