@@ -19,6 +19,7 @@ from fairlead.facts.scaling import ScrapeWish
 from fairlead.kube.session import Connection
 from fairlead.runtime.kinds import Kind, by_name, make_llmdeployment
 from fairlead.runtime.main import Operator
+from fairlead.sources.held import Take
 
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/fairlead-system/leases/fairlead"
 
@@ -226,9 +227,10 @@ class Gateway:
 
     waiting = 0
 
-    async def ask(self, addresses: Collection[str]) -> dict[str, Any]:
+    async def ask(self, addresses: Collection[str], take: Take) -> None:
         stat = {"name": "cluster.to~6d.0a1b2c3d-44556677.local.local.upstream_rq_active", "value": self.waiting}
-        return {address: {"stats": [stat]} for address in addresses}
+        for address in addresses:
+            take(address, {"stats": [stat]})
 
     async def close(self) -> None:
         """Nothing is held."""
@@ -236,7 +238,7 @@ class Gateway:
 
 async def test_requests_that_wait_at_a_gateway_bring_a_pass_that_knows_their_number() -> None:
     async with running() as run:
-        gateway = run.operator.waker._source = Gateway()  # type: ignore[assignment]
+        gateway = run.operator.waker._source = Gateway()
         run.put_cr("m", autoscaling={"minReplicas": 0, "maxReplicas": 2})
         await until(lambda: run.observed("m") == 1, "first state")
         namespace = run.operator.cache.keys(names.LLMDEPLOYMENT)[0].namespace
