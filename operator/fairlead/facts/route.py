@@ -20,7 +20,7 @@ class LocalDeployment:
 
     `served_model`: what its engine calls the model; `port`: the pods' own, None until its headless Service is there and ours;
     `ready` and `desired` count replicas; `can_wake`: it goes to zero replicas, and comes back for a request;
-    `is_asleep`: it has none now, and waits for one;
+    `is_asleep`: it has none now, and waits for one; `hindrance`: it has none and would get none, for this reason of its conditions;
     `is_confidential`: it keeps what it is sent (image, environment, egress), `why_not`
     says what is against that; `is_tls`: its pods serve TLS, with a certificate that the authorities
     in `certificate_secret` have signed; `is_encrypted`: its spec demands that, and nothing writes what it is sent into a log,
@@ -40,6 +40,7 @@ class LocalDeployment:
     why_not_encrypted: str = ""
     can_wake: bool = False
     is_asleep: bool = False
+    hindrance: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,12 @@ def _resolve_deployment(backend: BackendSpec, namespace: str, facts: RouteFacts,
     if found.is_asleep:
         message = f"LLMDeployment {name} is at zero replicas, and a request wakes it."
         return replace(resolved, state=ASLEEP, message=message)
+    if found.hindrance:
+        message = (
+            f"LLMDeployment {name} is at zero replicas, and a request does not wake it: {found.hindrance}."
+            f" Next: kubectl describe llmdep {name} -n {namespace}."
+        )
+        return replace(resolved, message=message)
     message = (
         f"LLMDeployment {name} has 0 replicas, so requests go to the next target."
         if not found.desired

@@ -17,6 +17,7 @@ from fairlead.api.route import GatewayMode
 from fairlead.api.validation import parse_llmdeployment
 from fairlead.facts.observed import CarriedGateway
 from fairlead.facts.route import Carrier, LocalDeployment, SecretFacts
+from fairlead.planning.conditions import TRUE
 from fairlead.policy.locality import find_leak, find_leak_of_pod, find_record
 
 __all__ = [
@@ -52,6 +53,9 @@ def describe_deployment(
         plain = _find_plain(valid) or _find_recording(known)
     is_tls = port is not None and port.get("name") == "https"
     can_wake = wakes_for_requests(spec)
+    is_at_zero = can_wake and status.get("replicas") == 0
+    hindrance = _find_hindrance(status) if is_at_zero else ""
+    is_down = _condition(status, ConditionType.READY).get("reason") == Reason.SCALED_TO_ZERO
     return LocalDeployment(
         name=name,
         served_model=str((spec.get("model") or {}).get("name") or name),
@@ -65,7 +69,8 @@ def describe_deployment(
         is_encrypted=not plain,
         why_not_encrypted=plain,
         can_wake=can_wake,
-        is_asleep=can_wake and status.get("replicas") == 0,
+        is_asleep=is_at_zero and is_down and not hindrance,
+        hindrance=hindrance,
     )
 
 
@@ -110,6 +115,14 @@ def count_replicas(raw: Mapping[str, Any]) -> int:
     decided = _number((status.get("scaling") or {}).get("desiredReplicas"), fixed)
     least = _number(bounds.get("minReplicas"), 1) if bounds else 0
     return max(decided, _number(status.get("replicas"), 0), least)
+
+
+def _find_hindrance(status: Mapping[str, Any]) -> str:
+    """The reason for which one at zero replicas does not start, though a request asks for it."""
+    stalled, scaling = _condition(status, ConditionType.STALLED), _condition(status, ConditionType.SCALING_ACTIVE)
+    if stalled.get("status") == TRUE:
+        return str(stalled.get("reason"))
+    return Reason.CAPACITY_BLOCKED.value if scaling.get("reason") == Reason.CAPACITY_BLOCKED else ""
 
 
 def _number(value: Any, absent: int) -> int:
