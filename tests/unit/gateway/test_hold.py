@@ -164,6 +164,20 @@ def test_the_limit_counts_all_that_wait_for_a_model_at_a_backend() -> None:
     assert led.count(alpha["name"]) == 4
 
 
+def test_no_backend_says_of_itself_that_somebody_waited_for_it() -> None:
+    """What waited is in no histogram."""
+    for table in (table_of(TWO, None), table_of(TWO, {}, "alpha")):
+        (routes,) = json.loads(render_files(table, GatewaySettings()).routing["rds-egress.json"])["resources"]
+        leaving = [
+            one
+            for host in routes["virtual_hosts"]
+            for one in host["routes"]
+            if "host_rewrite_literal" in one.get("route", {})
+        ]
+        assert leaving
+        assert all("x-fairlead-looks" in one["response_headers_to_remove"] for one in leaving)
+
+
 def test_the_more_may_wait_the_smaller_their_bodies() -> None:
     for most, size in ((1, 32 * 1024 * 1024), (6, 32 * 1024 * 1024), (100, 2_013_265), (10_000, 20_132)):
         hosts = holding_hosts(table_of(TWO, {"maxRequests": most}, "alpha"))

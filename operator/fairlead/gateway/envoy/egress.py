@@ -21,7 +21,13 @@ from fairlead.gateway.envoy.clusters import (
     pinned_places,
     upstream_cluster,
 )
-from fairlead.gateway.envoy.hold import make_empty_headers, make_hold_answers, make_hold_retry, make_looks_headers
+from fairlead.gateway.envoy.hold import (
+    LOOKS_HEADER,
+    make_empty_headers,
+    make_hold_answers,
+    make_hold_retry,
+    make_looks_headers,
+)
 from fairlead.gateway.envoy.refusedkey import REFUSED_KEY, make_refused_key
 from fairlead.gateway.envoy.replies import make_error_response
 from fairlead.gateway.envoy.settings import GatewaySettings
@@ -193,7 +199,7 @@ def _make_route(path: str, to: str, upstream: Upstream, idle_s: float | None, da
         "metadata": {"filter_metadata": {LUA: data}},
         "route": action,
         "request_headers_to_remove": [CLASS_HEADER, IDLE_HEADER, AFFINITY_HEADER],
-        "response_headers_to_remove": [SKIP_HEADER],
+        "response_headers_to_remove": [SKIP_HEADER, LOOKS_HEADER],
     }
     if upstream.headers:
         route["request_headers_to_add"] = [set_header(name, value) for name, value in upstream.headers]
