@@ -129,7 +129,7 @@ async def test_one_that_waits_brings_its_whole_body_and_only_what_may_go_on(
     names: Names, client: httpx.AsyncClient
 ) -> None:
     before = found_nobody(names)
-    body = make_body("held", text="x" * 1_900_000)
+    body = make_body("held", text="x" * 250_000)
     asked = asyncio.create_task(ask(client, names.world.gateway.url, body, headers={"x-own": "1", "cookie": "a"}))
     await wait_for_waiting(names, before, 1)
     names.wake("alpha")

@@ -241,7 +241,8 @@ class HoldSpec(ApiModel):
     max_requests: Annotated[Int, Field(ge=1, le=10_000)] = 100
     """How many requests of this model wait at each gateway for each deployment; one more goes to the next target at once, or is answered
     with 503. Each keeps its body in the gateway's memory, so the more may wait the smaller these must be: one that is larger than
-    192 MiB divided by this number does not wait. Default: 100, and bodies up to 2 MB."""
+    192 MiB, divided by the pairs of model and deployment for which requests may wait and by this number, does not wait. Default: 100,
+    and bodies up to 2 MB with one such pair."""
     overflow_after: Annotated[str | None, Field(min_length=2, max_length=32)] = None
     """How long about a request waits that has another target to go to, as a duration from 0s (goes there at once, and the deployment
     wakes meanwhile) to patience. Targets that its class or caller may not use do not count. Absent: as long as patience."""

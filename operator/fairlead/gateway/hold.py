@@ -13,7 +13,7 @@ __all__ = ["HELD_BYTES", "LOOK_S", "Hold"]
 
 #: How long at least a request that waits looks for no pod, seconds; half of it more at most, by chance.
 LOOK_S: Final = 1.0
-#: What all requests that wait for one model at one backend may bring, together. A gateway has 1 GiB, and keeps a body three times.
+#: What all requests that wait in one gateway may bring, together. It has 1 GiB, and keeps a body three times.
 HELD_BYTES: Final = 192 * 1024 * 1024
 #: What one look may take on a busy machine, seconds.
 _SLACK_S: Final = 0.25
@@ -36,10 +36,9 @@ class Hold:
         """How often a pod is looked for after the first time, so that the waits between add up to what is wanted."""
         return ceil((self.wait_s or 0) / (1.25 * LOOK_S))
 
-    @property
-    def most_bytes(self) -> int:
-        """The largest body with which one waits: what all of them keep must fit into a gateway."""
-        return HELD_BYTES // self.limit
+    def most_bytes(self, pools: int) -> int:
+        """The largest body with which one waits: what all of them keep must fit into a gateway, which counts so many pools."""
+        return HELD_BYTES // (max(1, pools) * self.limit)
 
     @property
     def longest_s(self) -> float:

@@ -184,6 +184,17 @@ def test_the_more_may_wait_the_smaller_their_bodies() -> None:
         assert {host["request_body_buffer_limit"] for host in hosts} == {size}
 
 
+def test_all_that_wait_in_one_gateway_fit_into_it_together() -> None:
+    """Of the targets only those count that are waited for."""
+    both = [
+        {"backend": "alpha"},
+        {"backend": "beta", "priority": 1},
+        {"backend": "openai", "model": "gpt", "priority": 2},
+    ]
+    hosts = holding_hosts(table_of(both, {}, "alpha", "beta"))
+    assert {host["request_body_buffer_limit"] for host in hosts} == {192 * 1024 * 1024 // 2 // 100}
+
+
 def test_a_sidecar_leaves_to_the_gateway_what_may_have_to_wake() -> None:
     table = table_of([*TWO, {"backend": "beta", "priority": 2}], {"patience": "30s"}, "alpha")
     gateway = make_gateway_upstream(f"{HOST}.cluster.local.", 80, HOST, is_tls=False)

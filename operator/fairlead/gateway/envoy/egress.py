@@ -88,12 +88,13 @@ def make_egress_routes(table: RouteTable, settings: GatewaySettings) -> Json:
         if (upstream.name, upstream.place) in waiting:
             host["response_headers_to_add"] += make_empty_headers()
         hosts.append(host)
-    hosts += [_make_holding_host(attempt, upstreams[attempt.backend], settings) for attempt in held_of(table)]
+    pools = len({holding_cluster(one) for one in held_of(table) if one.hold is not None and one.hold.tries})
+    hosts += [_make_holding_host(one, upstreams[one.backend], settings, pools) for one in held_of(table)]
     hosts.sort(key=lambda host: str(host["name"]))
     return {"name": "egress", "response_headers_to_remove": list(_LIMIT_HEADERS), "virtual_hosts": hosts}
 
 
-def _make_holding_host(attempt: Attempt, upstream: Upstream, settings: GatewaySettings) -> Json:
+def _make_holding_host(attempt: Attempt, upstream: Upstream, settings: GatewaySettings, pools: int) -> Json:
     """Where requests wait, on their way to the virtual host of the same attempt: nothing but the class is looked at, and all is passed on
     as it came."""
     hold = attempt.hold
@@ -111,7 +112,7 @@ def _make_holding_host(attempt: Attempt, upstream: Upstream, settings: GatewaySe
         "name": egress_host(attempt),
         "domains": [attempt_host(attempt)],
         # Of a larger one nothing is kept, so that it cannot wait; whoever is there gets it.
-        "request_body_buffer_limit": min(hold.most_bytes, settings.max_body_bytes),
+        "request_body_buffer_limit": min(hold.most_bytes(pools), settings.max_body_bytes),
         "response_headers_to_add": [set_header(BACKEND_HEADER, upstream.name), *make_looks_headers()],
         # The body is edited where the request leaves from.
         "typed_per_filter_config": {
