@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from tests.world.world import View
 
 from fairlead.api.autoscaling import AutoscalingSpec
-from fairlead.facts.scaling import Measure
+from fairlead.facts.scaling import Measure, Sample
 from fairlead.planning.deployment.scalingpolicy import make_policy
 from fairlead.scaling.decision import Change, Decision, Policy, Recommendation, Situation
 from fairlead.scaling.law import decide
-from fairlead.scaling.memory import remembered_changes, remembered_recommendations, remembered_samples
+from fairlead.scaling.memory import remembered_changes, remembered_recommendations
 from fairlead.scaling.signals import quantile, times_of
 from fairlead.scaling.tuning import DEFAULT, Tuning
 
@@ -31,6 +31,15 @@ def policy(minimum: int = 3, maximum: int = 8, targets: Mapping[str, object] | N
     told = targets or {"timeToFirstToken": "3s", "outputTokenLatency": "100ms"}
     spec = AutoscalingSpec.model_validate({"minReplicas": max(minimum, 1), "maxReplicas": maximum, "targets": told})
     return replace(make_policy(spec, NO_TIME), minimum=minimum)
+
+
+def _kept(samples: Sequence[Sample], policy: Policy, now: datetime, tuning: Tuning) -> tuple[Sample, ...]:
+    """The samples that a decision may still look at, oldest first. The operator keeps them as long, and knows since when nobody asks."""
+    reach_s = tuning.extended_s + tuning.window_s
+    if policy.minimum <= 0:
+        reach_s = max(reach_s, policy.idle_s + tuning.stale_s)
+    begin = now - timedelta(seconds=reach_s)
+    return tuple(one for one in samples if begin <= one.at <= now)
 
 
 @dataclass(slots=True)
@@ -53,7 +62,7 @@ class Law:
             view.replicas,
             view.ready,
             view.starting_since,
-            remembered_samples(view.samples, self.policy, view.now, self.tuning),
+            _kept(view.samples, self.policy, view.now, self.tuning),
             self.recommendations,
             self.changes,
             self.capacity,

@@ -18,7 +18,6 @@ class Alert:
     is_firing: bool
     starts_at: datetime
     ends_at: datetime | None = None
-    severity: str = ""
     about: tuple[str, str] | None = None
 
 

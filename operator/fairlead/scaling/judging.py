@@ -8,10 +8,10 @@ from datetime import datetime
 from itertools import pairwise
 
 from fairlead.api.conditions import Reason
-from fairlead.facts.scaling import Sample
+from fairlead.facts.scaling import TIMES, Sample
 from fairlead.scaling.decision import Change, Policy, Situation
 from fairlead.scaling.load import Trend, load_of, trend_of
-from fairlead.scaling.signals import TIMES, Looks, Trouble, is_usable, look_back
+from fairlead.scaling.signals import Looks, Trouble, is_usable, look_back
 from fairlead.scaling.targets import Ask, Look, ask_for, knee_of
 from fairlead.scaling.tuning import Tuning
 

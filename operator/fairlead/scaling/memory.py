@@ -7,29 +7,14 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from fairlead.facts.scaling import Sample
 from fairlead.scaling.decision import Change, Decision, Policy, Recommendation
 from fairlead.scaling.tuning import DEFAULT, Tuning
 
-__all__ = ["remembered_changes", "remembered_recommendations", "remembered_samples"]
+__all__ = ["remembered_changes", "remembered_recommendations"]
 
 #: Never more than these, even if a clock or a source goes mad.
-MOST_SAMPLES: Final = 2000
 MOST_RECOMMENDATIONS: Final = 2000
 MOST_CHANGES: Final = 100
-#: What is dated farther ahead than this came from a clock that was wrong.
-AHEAD: Final = timedelta(minutes=5)
-
-
-def remembered_samples(
-    samples: Sequence[Sample], policy: Policy, now: datetime, tuning: Tuning = DEFAULT
-) -> tuple[Sample, ...]:
-    """The samples that a decision may still look at, oldest first."""
-    reach_s = tuning.extended_s + tuning.window_s
-    if policy.minimum <= 0:
-        reach_s = max(reach_s, policy.idle_s + tuning.stale_s)
-    begin = now - timedelta(seconds=reach_s)
-    return tuple(one for one in samples if begin <= one.at <= now + AHEAD)[-MOST_SAMPLES:]
 
 
 def remembered_recommendations(

@@ -15,7 +15,6 @@ from fairlead.facts.scaling import Distribution, Measure, Sample
 from fairlead.scaling.tuning import Tuning
 
 __all__ = [
-    "TIMES",
     "Looks",
     "Trouble",
     "interval_s",
@@ -27,8 +26,6 @@ __all__ = [
     "times_of",
 ]
 
-#: The targets that are times of requests; the others are loads.
-TIMES = (Measure.TIME_TO_FIRST_TOKEN, Measure.LATENCY, Measure.OUTPUT_TOKEN_LATENCY)
 #: Clocks of different machines may differ by this much.
 CLOCK_S = 5.0
 
@@ -79,6 +76,10 @@ def look_back(samples: Sequence[Sample], now: datetime, tuning: Tuning) -> Looks
     return Looks(usable, step, trouble)
 
 
+def _first_of(failures: Sequence[str]) -> str:
+    return f" ({failures[0]})" if failures else ""
+
+
 def _trouble(known: Sequence[Sample], ahead: int, now: datetime, step: float, tuning: Tuning) -> Trouble | None:
     if not known:
         if ahead:
@@ -94,11 +95,13 @@ def _trouble(known: Sequence[Sample], ahead: int, now: datetime, step: float, tu
     if newest.problem:
         return Trouble(Reason.SIGNALS_MISSING, newest.problem)
     if not newest.answered:
-        return Trouble(Reason.SIGNALS_MISSING, f"none of {newest.asked} ready pods told anything")
+        return Trouble(
+            Reason.SIGNALS_MISSING, f"none of {newest.asked} ready pods told anything{_first_of(newest.failures)}"
+        )
     if not _is_sound(newest):
         return Trouble(Reason.SIGNALS_MISSING, "what was measured is not a number, or less than nothing")
     if newest.answered < newest.asked:
-        message = f"only {newest.answered} of {newest.asked} ready pods told anything"
+        message = f"only {newest.answered} of {newest.asked} ready pods told anything{_first_of(newest.failures)}"
         return Trouble(Reason.SIGNALS_PARTIAL, message, stops_all=False)
     if ahead:
         return Trouble(Reason.SIGNALS_STALE, f"{ahead} samples are of the future: clocks differ", stops_all=False)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from fairlead.api.conditions import Reason
-from fairlead.facts.scaling import Distribution, Measure, Sample
+from fairlead.facts.scaling import TIMES, Distribution, Measure, Sample
 from fairlead.scaling.load import Load, Trend
-from fairlead.scaling.signals import TIMES, Trouble, quantile, times_of
+from fairlead.scaling.signals import Trouble, quantile, times_of
 from fairlead.scaling.tuning import Tuning
 
 __all__ = ["Ask", "Look", "ask_for", "knee_of"]

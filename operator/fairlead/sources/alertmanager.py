@@ -84,7 +84,6 @@ def _read_alert(alert: object, path: str) -> Alert:
         is_firing=status == "firing",
         starts_at=starts_at,
         ends_at=_read_time(alert, "endsAt", path),
-        severity=_read_text(labels, "severity"),
         about=_find_subject(labels),
     )
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from tests.unit.scaling.situations import NOW, ago, looks, policy, recommended, sample
+from tests.unit.scaling.situations import NOW, ago, policy, recommended
 
 from fairlead.scaling.decision import Change, Decision, Recommendation
-from fairlead.scaling.memory import remembered_changes, remembered_recommendations, remembered_samples
+from fairlead.scaling.memory import remembered_changes, remembered_recommendations
 from fairlead.scaling.pace import covers
 
 
@@ -33,13 +33,6 @@ def test_recommendations_of_the_future_age_from_now_on() -> None:
 def test_recommendations_are_bounded_whatever_comes() -> None:
     same = tuple(Recommendation(NOW, 3) for _ in range(5000))
     assert len(remembered_recommendations(same, Decision(3, 3, "TargetsMet", ""), policy(), NOW)) <= 2000
-
-
-def test_samples_reach_back_over_idleness_only_where_zero_is_possible() -> None:
-    samples = looks(sample(), 4000)
-    assert (NOW - remembered_samples(samples, policy(1, idle_s=1800), NOW)[0].at).total_seconds() == 345
-    assert (NOW - remembered_samples(samples, policy(0, idle_s=1800), NOW)[0].at).total_seconds() >= 1800
-    assert len(remembered_samples(looks(sample(), 20000), policy(0, idle_s=86400), NOW)) <= 2000
 
 
 def test_changes_keep_what_limits_and_lessons_need_and_a_few_for_people() -> None:

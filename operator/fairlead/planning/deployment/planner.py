@@ -188,7 +188,7 @@ def _describe_scene(pods: PodHealth, rollout: Rollout, now: datetime) -> Scene:
         starting_since=pods.starting_since,
         fitting=pods.total - given_up if given_up else None,
         homeless=pods.homeless if is_settled else 0,
-        words=next((trouble.message for trouble in pods.troubles if trouble.reason is Reason.UNSCHEDULABLE), ""),
+        words=pods.scheduler_words,
         is_placing=pods.unscheduled > 0 or pods.total < rollout.desired,
         startup_s=pods.startup_s,
         due_s=min((wait.total_seconds() for wait in waits if wait > timedelta(0)), default=None),

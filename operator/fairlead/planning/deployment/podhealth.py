@@ -30,7 +30,7 @@ UNSCHEDULABLE_GRACE_S = 60
 class PodHealth:
     """All engine pods that are not ending. `loading`: engine containers that run and do not answer yet; `pulling`: pods whose
     model container runs; `unscheduled`: pods without a node; `starting_since`: when those were made that do not answer; `homeless_since`:
-    since when nothing fits the ones without a node; `startup_s`: how
+    since when nothing fits the ones without a node, and `scheduler_words` why; `startup_s`: how
     long the quickest of the others took to answer, None while none does."""
 
     total: int
@@ -43,6 +43,7 @@ class PodHealth:
     starting_since: tuple[datetime, ...] = ()
     homeless_since: tuple[datetime, ...] = ()
     startup_s: float | None = None
+    scheduler_words: str = ""
 
     @property
     def homeless(self) -> int:
@@ -86,6 +87,7 @@ def examine_pods(pods: Sequence[Json], startup_timeout_s: int, now: datetime) ->
         starting_since=tuple(
             datetime.fromisoformat(_made_at(pod)) for pod in alive if pod not in ready and _made_at(pod)
         ),
+        scheduler_words=next((words for pod in alive if (words := _read_scheduler(pod))), ""),
         homeless_since=tuple(since for pod in alive if (since := _homeless_since(pod)) is not None),
         startup_s=min((seconds for pod in ready if (seconds := _read_startup(pod)) is not None), default=None),
     )
@@ -141,6 +143,14 @@ def _homeless_since(pod: Json) -> datetime | None:
     if _waits_for_volume(str(scheduled.get("message") or "")) or not scheduled.get("lastTransitionTime"):
         return None
     return datetime.fromisoformat(str(scheduled["lastTransitionTime"]))
+
+
+def _read_scheduler(pod: Json) -> str:
+    """Why no node fits it, in the scheduler's words, "" where one does or something else is waited for."""
+    if _homeless_since(pod) is None:
+        return ""
+    words = truncate(redact(str(_condition(pod, "PodScheduled").get("message") or "no node fits")), LAST_WORDS_LENGTH)
+    return words.rstrip(". ")
 
 
 def _waits_for_volume(words: str) -> bool:
