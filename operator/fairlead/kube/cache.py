@@ -112,6 +112,7 @@ class Cache:
         self._tombstones: OrderedDict[tuple[ObjectKey, str], int] = OrderedDict()
         self._settled: dict[ObjectKey, tuple[str, str]] = {}
         self._samples = Samples()
+        self._missing: set[tuple[str, str | None]] = set()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -141,6 +142,14 @@ class Cache:
     def counts(self) -> dict[str, int]:
         """Objects per kind, for the metrics."""
         return {kind: len(keys) for kind, keys in self._by_kind.items() if keys}
+
+    def is_served(self, kind: str, namespace: str | None) -> bool:
+        """False for a kind that the cluster does not have, or that the operator may not see there: what is known of it says nothing."""
+        return (kind, None) not in self._missing and (kind, namespace) not in self._missing
+
+    def set_served(self, kind: str, namespace: str | None, *, is_served: bool) -> None:
+        """Whoever watches the kind there, or everywhere, found that out."""
+        (self._missing.discard if is_served else self._missing.add)((kind, namespace))
 
     def put(self, live: Mapping[str, Any], kind: str | None = None) -> Change:
         """Store what the API server said about an object, unless something newer is known. (Items of lists have no `kind`.)"""

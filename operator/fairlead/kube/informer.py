@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from fairlead.errors import ApiError, Gone, TooManyRequests
+from fairlead.errors import ApiError, Forbidden, Gone, NotFound, TooManyRequests
 from fairlead.facts.observed import ObjectKey
 from fairlead.kube.cache import Cache, Change, Entry
 from fairlead.kube.client import ApiClient, WatchEvent
@@ -28,8 +28,12 @@ BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 30.0
 #: A stream that lived this long was healthy, so its end starts the backoff anew.
 HEALTHY_STREAM_S = 5.0
+#: How often a kind is asked for that may be missing, and is.
+MISSING_RETRY_S = 60.0
 
 OnChange = Callable[[Change], None]
+#: Told when a kind that need not be there is found missing, or appears.
+OnServed = Callable[[Resource], None]
 
 
 class StreamObserver(Protocol):
@@ -42,13 +46,15 @@ class StreamObserver(Protocol):
 @dataclass(frozen=True, slots=True)
 class Selection:
     """What one informer watches. `namespace` None: all. `label_selector`: requirements `key`, `!key` and `key=value`, with commas.
-    `metadata_only`: the API server sends nothing else of the objects, so that what is in them is never here. `name`: only this one."""
+    `metadata_only`: the API server sends nothing else of the objects, so that what is in them is never here. `name`: only this one.
+    `is_needed`: without, the cluster may lack the kind, or the operator the right to see it."""
 
     resource: Resource
     namespace: str | None = None
     label_selector: str | None = None
     metadata_only: bool = False
     name: str | None = None
+    is_needed: bool = True
 
     def __str__(self) -> str:
         if self.name is not None:
@@ -80,7 +86,9 @@ def _is_met(requirement: str, labels: Mapping[str, str]) -> bool:
 
 class Informer:
     """One list-and-watch loop. `run` ends only by cancellation; `synced` is set after the first whole list. `others`: the selections
-    of other informers that put objects into the same cache; only those count that this one's meets."""
+    of other informers that put objects into the same cache; only those count that this one's meets.
+
+    What is not needed and is not there counts as synced, with no objects; `Cache.is_served` says so, and it is asked for each minute."""
 
     def __init__(
         self,
@@ -93,6 +101,7 @@ class Informer:
         observer: StreamObserver | None = None,
         jitter: Callable[[], float] = random.random,
         others: Sequence[Selection] = (),
+        on_served: OnServed = lambda _: None,
     ) -> None:
         self.selection = selection
         self._others = [other for other in others if selection.meets(other)]
@@ -104,6 +113,7 @@ class Informer:
         self._clock = clock
         self._observer = observer
         self._jitter = jitter
+        self._on_served = on_served
         self._resource_version = ""
 
     async def run(self) -> None:
@@ -120,6 +130,11 @@ class Informer:
             except Gone:
                 self._resource_version = ""
                 cause = "expired"
+            except (NotFound, Forbidden) as caught:
+                if not self.selection.is_needed:
+                    await self._do_without(caught)
+                    continue
+                error, cause = caught, "error"
             except ApiError as caught:
                 error, cause = caught, "error"
             self.last_tried_at = self._clock()
@@ -164,7 +179,33 @@ class Informer:
         for change in self._cache.retain(kind, namespace, listed, int(version), is_anothers):
             self._tell(change)
         self._resource_version = version
+        if not selection.is_needed:
+            self._serve(is_served=True)
         self.synced.set()
+
+    async def _do_without(self, error: NotFound | Forbidden) -> None:
+        """Nothing of it is known until it is there, however long that takes; it is no sign that the API server is out of reach."""
+        selection = self.selection
+        if self._cache.is_served(selection.resource.kind, selection.namespace):
+            logger.info("%s: done without, because %s", selection, error)
+        self._resource_version = ""
+        self._serve(is_served=False)
+        for key in self._cache.keys(selection.resource.kind, selection.namespace):
+            entry = self._cache.get(key)
+            if entry is not None and isinstance(error, NotFound):  # what may not be seen is still there
+                self._tell(self._cache.remove(key, entry.uid, entry.resource_version))
+        self.synced.set()
+        until = self._clock() + MISSING_RETRY_S * (0.5 + self._jitter() / 2)
+        while (left_s := until - self._clock()) > 0.0:
+            self.last_tried_at = self.last_heard_at = self._clock()
+            await asyncio.sleep(min(left_s, HEALTHY_STREAM_S))
+        self.last_tried_at = self.last_heard_at = self._clock()
+
+    def _serve(self, *, is_served: bool) -> None:
+        resource, namespace = self.selection.resource, self.selection.namespace
+        if self._cache.is_served(resource.kind, namespace) is not is_served:
+            self._cache.set_served(resource.kind, namespace, is_served=is_served)
+            self._on_served(resource)
 
     async def _watch(self) -> None:
         selection = self.selection

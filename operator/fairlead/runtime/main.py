@@ -26,7 +26,7 @@ from fairlead.kube.client import ApiClient
 from fairlead.kube.events import EventRecorder
 from fairlead.kube.informer import Informer, Selection
 from fairlead.kube.lease import LeaderElector, LeaseTimings
-from fairlead.kube.resources import DEPLOYMENT, POD
+from fairlead.kube.resources import DEPLOYMENT, POD, Resource
 from fairlead.kube.session import Connection, connect
 from fairlead.runtime.alerts import make_alert_server
 from fairlead.runtime.applier import Applier
@@ -310,6 +310,13 @@ class Operator:
             logger.exception("What a change means for %ss was not found out", kind.name)
             return []
 
+    def _on_served(self, resource: Resource) -> None:
+        """A kind that need not be there appeared, or went: whoever plans with it decides anew."""
+        for kind in self.kinds.values():
+            if resource in (*kind.children, *(watched.resource for watched in kind.watches)):
+                for key in self.cache.keys(kind.name):
+                    self._enqueue(key, Priority.RESYNC)
+
     def _on_child_change(self, change: Change) -> None:
         if change.after is not None and change.after.key in self.applier.in_flight:
             return  # the pass that writes it looks at it again
@@ -383,6 +390,7 @@ class Operator:
                 clock=clock,
                 observer=self.metrics,
                 others=selections,
+                on_served=self._on_served,
             )
             for selection in selections
         ]

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+from aiohttp import web
 from tests.unit.kube.fake_api import FakeApi, Fault, serving
 
 from fairlead.api import names
@@ -50,13 +51,13 @@ class Restarts(list[str]):
 
 
 @asynccontextmanager
-async def watching(api: FakeApi, *, synced: bool = True) -> AsyncIterator[Watched]:
+async def watching(api: FakeApi, *, synced: bool = True, is_needed: bool = True) -> AsyncIterator[Watched]:
     async with serving(api) as (client, _):
         cache, changes, restarts = Cache(), [], Restarts()
         informer = Informer(
             client,
             cache,
-            Selection(SERVICE),
+            Selection(SERVICE, is_needed=is_needed),
             changes.append,
             clock=asyncio.get_running_loop().time,
             observer=restarts,
@@ -251,3 +252,56 @@ async def test_the_selector_is_asked_of_the_server() -> None:
         await asyncio.gather(task, return_exceptions=True)
     assert {path for _, path, _ in api.requests} == {SERVICES}
     assert {query["labelSelector"] for _, _, query in api.requests} == {"app.kubernetes.io/managed-by=fairlead"}
+
+
+def is_list(request: web.Request) -> bool:
+    return request.method == "GET" and "watch" not in request.query
+
+
+async def test_a_kind_that_is_not_needed_may_be_missing_until_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fairlead.kube.informer.MISSING_RETRY_S", 0.2)
+    api = FakeApi()
+    api.put(SERVICES, "a", spec={})
+    api.faults.append(Fault(is_list, 404, "the server could not find the requested resource", times=3))
+    async with watching(api, synced=False, is_needed=False) as watched:
+        await asyncio.wait_for(watched.informer.synced.wait(), 5)
+        assert not watched.cache.is_served("Service", "ml") and watched.known == [], "nothing waits for it"
+        await until(lambda: watched.known == ["a"])
+        assert watched.cache.is_served("Service", "ml") and watched.restarts == [], "it never was a broken stream"
+        api.put(SERVICES, "b", spec={})
+        await until(lambda: watched.known == ["a", "b"])
+
+
+async def test_a_kind_that_goes_takes_its_objects_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fairlead.kube.informer.MISSING_RETRY_S", 0.2)
+    api = FakeApi()
+    api.put(SERVICES, "a", spec={})
+    async with watching(api, is_needed=False) as watched:
+        assert watched.cache.is_served("Service", None)
+        api.remove(f"{SERVICES}/a", tell=False)
+        api.faults.append(Fault(is_list, 404, times=1))
+        api.expire_watches()
+        await until(lambda: "-a" in watched.told())
+        assert not watched.cache.is_served("Service", None)
+
+
+async def test_what_may_not_be_seen_for_a_while_is_not_taken_for_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fairlead.kube.informer.MISSING_RETRY_S", 0.2)
+    api = FakeApi()
+    api.put(SERVICES, "a", spec={})
+    async with watching(api, is_needed=False) as watched:
+        api.faults.append(Fault(is_list, 403, times=1))
+        api.expire_watches()
+        await until(lambda: not watched.cache.is_served("Service", None))
+        assert watched.known == ["a"]
+        await until(lambda: watched.cache.is_served("Service", None))
+        assert watched.told() == ["+a"]
+
+
+async def test_a_kind_that_is_needed_is_waited_for() -> None:
+    api = FakeApi()
+    api.faults.append(Fault(is_list, 404, times=2))
+    async with watching(api, synced=False) as watched:
+        await until(lambda: len(watched.restarts) == 2)
+        assert watched.restarts[0] == "error" and watched.cache.is_served("Service", None)
+        await asyncio.wait_for(watched.informer.synced.wait(), 5)
