@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fairlead.facts.observed import OperatorFacts
+from fairlead.facts.prometheus import PodLabels, PrometheusFacts
 
 ENV_PREFIX: Final = "FAIRLEAD_"
 DEFAULT_NAMESPACE: Final = "fairlead-system"
@@ -214,7 +215,18 @@ class OperatorConfig(BaseModel):
             trusted_hosts=frozenset(self.trusted_hosts),
             local_images=self.local_images,
             cluster_domain=self.cluster_domain,
-            has_prometheus=bool(self.prometheus_url),
+            prometheus=self._prometheus,
+        )
+
+    @property
+    def _prometheus(self) -> PrometheusFacts | None:
+        if not self.prometheus_url:
+            return None
+        return PrometheusFacts(
+            self.prometheus_url,
+            self.prometheus_headers,
+            PodLabels(self.prometheus_namespace_label, self.prometheus_pod_label),
+            is_guarded=bool(self.prometheus_token_file or self.prometheus_ca_file),
         )
 
     @property

@@ -25,6 +25,7 @@ from fairlead.api import names
 from fairlead.config import OperatorConfig
 from fairlead.engines.loader import EngineCatalog
 from fairlead.facts.observed import ObjectKey, OperatorFacts
+from fairlead.facts.prometheus import PrometheusFacts
 from fairlead.facts.scaling import TIMES, ScrapeWish, Target
 from fairlead.kube.cache import Cache
 from fairlead.planning.deployment.serving import decide_serving
@@ -105,7 +106,7 @@ def measure_scraping() -> list[Figure]:
 
 def _ask_prometheus(pods: int) -> float:
     """Milliseconds of CPU."""
-    wish = _make_wish(OperatorFacts(has_prometheus=True))
+    wish = _make_wish(OperatorFacts(prometheus=PrometheusFacts("http://prometheus:9090")))
     targets = [Target(f"m-{number}", f"u{number}", "") for number in range(pods)]
     result = [
         {"metric": {"signal": measure.value, "pod": target.name, **le}, "value": [1.5, "7"]}

@@ -120,8 +120,8 @@ def test_a_prometheus_with_all_that_can_be_said_of_it() -> None:
     )
     assert config.prometheus_url == "https://mimir.monitoring.svc:8080/prometheus"
     assert config.prometheus_headers == ("X-Scope-OrgID=ml", "X-Other=a=b")
-    assert (config.prometheus_timeout_s, config.facts.has_prometheus) == (2.5, True)
-    assert not parse().facts.has_prometheus
+    assert (config.prometheus_timeout_s, config.facts.prometheus.url) == (2.5, config.prometheus_url)
+    assert parse().facts.prometheus is None
 
 
 @pytest.mark.parametrize("url", ["http://p", "https://[::1]:9", "http://a_b.c:65535/x/", "http://10.0.0.1:1"])

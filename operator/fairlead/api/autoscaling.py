@@ -14,6 +14,9 @@ __all__ = [
     "AutoscalingSpec",
     "BehaviorSpec",
     "DecisionPolicy",
+    "KedaAuthenticationKind",
+    "KedaAuthenticationRef",
+    "KedaSpec",
     "LimitSpec",
     "LimitType",
     "ScalingRulesSpec",
@@ -27,6 +30,7 @@ class AutoscalingMode(StrEnum):
     """Who decides how many replicas there are."""
 
     OPERATOR = "Operator"
+    KEDA = "KEDA"
     EXTERNAL = "External"
 
 
@@ -122,25 +126,61 @@ class ScheduleSpec(ApiModel):
     """Replicas that there are at least meanwhile; at most maxReplicas. Required."""
 
 
+class KedaAuthenticationKind(StrEnum):
+    """Where KEDA has its credentials from."""
+
+    TRIGGER = "TriggerAuthentication"
+    CLUSTER = "ClusterTriggerAuthentication"
+
+
+class KedaAuthenticationRef(ApiModel):
+    """Credentials for Prometheus, which KEDA reads."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253)]
+    """Name of the TriggerAuthentication in this namespace, or of the ClusterTriggerAuthentication. Required."""
+    kind: KedaAuthenticationKind = KedaAuthenticationKind.TRIGGER
+    """TriggerAuthentication or ClusterTriggerAuthentication. Default: TriggerAuthentication."""
+
+
+class KedaSpec(ApiModel):
+    """Which Prometheus KEDA asks, and how."""
+
+    server_address: Annotated[str | None, Field(min_length=8, max_length=512)] = None
+    """URL of the Prometheus that scrapes the engines, with the prefix of its API. Absent: the one that the operator asks
+    (--prometheus-url)."""
+    authentication_ref: KedaAuthenticationRef | None = None
+    """Credentials, for a Prometheus that wants some. Absent: none."""
+    metadata: Annotated[dict[str, Annotated[str, Field(max_length=1024)]], Field(max_length=16)] = Field(
+        default_factory=dict
+    )
+    """Further metadata of each Prometheus trigger, as KEDA has it: authModes, customHeaders, queryParameters, namespace, awsRegion,
+    identityOwner, timeout, unsafeSsl. No secrets. Default: none, but for the customHeaders of the operator's Prometheus where that one
+    is asked."""
+
+
 class AutoscalingSpec(ApiModel):
     """How many replicas, and who decides it."""
 
     mode: AutoscalingMode = AutoscalingMode.OPERATOR
-    """Who decides: Operator, by the targets below, whatever spec.replicas says; or External, whoever writes spec.replicas,
-    such as a HorizontalPodAutoscaler, between minReplicas and maxReplicas. Default: Operator."""
+    """Who decides: Operator, by the targets below, whatever spec.replicas says; KEDA, by the same targets, with a ScaledObject that
+    fairlead writes; or External, whoever writes spec.replicas, such as a HorizontalPodAutoscaler of your own, between minReplicas and
+    maxReplicas. Default: Operator."""
     min_replicas: Annotated[Int, Field(ge=0, le=1000)] = 1
-    """Replicas that there are at least, whatever is measured or asked for. 0: with mode Operator the last one goes after idleTimeout, and
-    comes back when a gateway has a request for it. Default: 1."""
+    """Replicas that there are at least, whatever is measured or asked for. 0: with mode Operator or KEDA the last one goes after
+    idleTimeout, and comes back when a gateway has a request for it. Default: 1."""
     max_replicas: Annotated[Int, Field(ge=1, le=1000)]
     """Replicas that there are at most, whatever is measured or asked for. Required."""
     idle_timeout: Annotated[str | None, Field(min_length=2, max_length=32)] = None
-    """Duration without any request after which the last replica goes, such as 10m, with mode Operator and minReplicas 0. Absent: 5m."""
+    """Duration without any request after which the last replica goes, such as 10m, with minReplicas 0. Absent: 5m."""
     schedules: Annotated[list[ScheduleSpec], ListMap("name"), Field(max_length=32)] = Field(default_factory=list)
-    """Times at which there are more replicas at least, with mode Operator. Where several hold, the largest counts. Default: none."""
+    """Times at which there are more replicas at least, with mode Operator or KEDA. Where several hold, the largest counts. Default:
+    none."""
     policy: DecisionPolicy = DecisionPolicy.APPLY
     """With mode Operator: Apply the decisions, only Recommend them in status.scaling while spec.replicas counts, or Pause at
-    the last decision. Default: Apply."""
+    the last decision. With mode KEDA: Apply, or Pause its ScaledObject. Default: Apply."""
     targets: TargetsSpec | None = None
-    """What replicas are added for. Required with mode Operator, unless there is one at most and none at least."""
+    """What replicas are added for. Required with mode Operator or KEDA, unless there is one at most and none at least."""
     behavior: BehaviorSpec | None = None
-    """How fast the number changes, with mode Operator. Absent: the defaults of its fields."""
+    """How fast the number changes, with mode Operator or KEDA. Absent: the defaults of its fields."""
+    keda: KedaSpec | None = None
+    """Which Prometheus KEDA asks, with mode KEDA. Absent: the one that the operator asks (--prometheus-url)."""

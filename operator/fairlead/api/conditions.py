@@ -117,6 +117,8 @@ class Reason(StrEnum):
     GATEWAY_REMOVED = "GatewayRemoved"
     SIGNALS_MISSING = "SignalsMissing"
     SIGNALS_STALE = "SignalsStale"
+    KEDA_MISSING = "KEDAMissing"
+    KEDA_NOT_READY = "KEDANotReady"
     TARGETS_OUT_OF_REACH = "TargetsOutOfReach"
     AT_MAXIMUM = "AtMaximum"
     CAPACITY_BLOCKED = "CapacityBlocked"
@@ -343,6 +345,15 @@ REASON_DOCS: Final[Mapping[Reason, ReasonDoc]] = {
     Reason.SIGNALS_STALE: ReasonDoc(
         "The newest sample is too old, or clocks disagree. The number of replicas stays.",
         "Check the source of the signals, and the clocks of the operator's and of Prometheus' nodes.",
+    ),
+    Reason.KEDA_MISSING: ReasonDoc(
+        "`spec.autoscaling.mode` is KEDA, and the cluster does not have KEDA's ScaledObjects, or the operator may not see them. Nobody"
+        " decides: `spec.replicas` counts, within the bounds.",
+        "Install KEDA, which is found within a minute, or use `mode: Operator`.",
+    ),
+    Reason.KEDA_NOT_READY: ReasonDoc(
+        "KEDA says for a minute that it cannot scale by the ScaledObject that fairlead made; the message has its words.",
+        "Follow them: `kubectl describe scaledobject`, and KEDA's log.",
     ),
     Reason.TARGETS_OUT_OF_REACH: ReasonDoc(
         "A target of time is missed although the replicas have hardly anything to do: more of them would make no request faster.",

@@ -89,9 +89,12 @@ ANNOTATION_TRUSTED_SINCE: Final = f"{GROUP}/trusted-since"
 #: On the cache claim: the storage class that fairlead asked for (absent: it left the choice to the cluster).
 ANNOTATION_STORAGE_CLASS: Final = f"{GROUP}/storage-class"
 
+#: On the HorizontalPodAutoscaler that KEDA makes for a ScaledObject: the name of that.
+LABEL_SCALED_OBJECT: Final = "scaledobject.keda.sh/name"
+
 #: Kinds of children that a spec can stop asking for, and that are then deleted. Every LLMDeployment has its Deployment and Services
 #: until it goes, and then the garbage collector deletes them.
-PRUNED_KINDS: Final = frozenset({"PersistentVolumeClaim", "PodDisruptionBudget", "NetworkPolicy"})
+PRUNED_KINDS: Final = frozenset({"PersistentVolumeClaim", "PodDisruptionBudget", "NetworkPolicy", "ScaledObject"})
 #: Names that an LLMDeployment may not end with: they are names of other CRs' children.
 RESERVED_NAME_SUFFIXES: Final = ("-gateway", "-cache", "-pods")
 NAME_MAX_LENGTH: Final = 48

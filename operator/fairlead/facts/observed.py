@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fairlead.facts.prometheus import PodLabels, PrometheusFacts
 from fairlead.facts.scaling import Signals
 
 Json = Mapping[str, Any]
@@ -59,7 +60,8 @@ class Observed:
     `children` are the live objects that carry our labels for this CR or one of the planned names (also foreign ones: the
     planner and the applier decide ownership by uid). `pods` are the engine pods, oldest first, whatever owns them.
     `failures` are left over from the last apply of the same generation, so that status can tell of them. `gateway`: of an
-    LLMDeployment whose pods carry one. `signals`: of an LLMDeployment that is scaled.
+    LLMDeployment whose pods carry one. `signals`: of an LLMDeployment that is scaled. `has_keda`: the cluster knows ScaledObjects, and the
+    operator sees them.
     """
 
     children: Mapping[ObjectKey, Json] = field(default_factory=dict)
@@ -67,6 +69,7 @@ class Observed:
     failures: Sequence[ApplyFailure] = ()
     gateway: CarriedGateway | None = None
     signals: Signals = field(default_factory=Signals)
+    has_keda: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ class OperatorFacts:
     `namespace` is the operator's own (NetworkPolicies admit it); `monitoring_namespaces` may scrape engines;
     `download_bytes_per_s` is the assumed bandwidth of model downloads, bytes per second, for start-up budgets. `gateway_image` is
     Envoy; `trusted_hosts` are those of providers that may be called trusted, `local_images` patterns of engine images that
-    keep what they are sent; `cluster_domain` ends the names of Services; `has_prometheus`: one scrapes the engines, and is asked in
+    keep what they are sent; `cluster_domain` ends the names of Services; `prometheus`: one scrapes the engines, and is asked in
     their place.
     """
 
@@ -87,4 +90,9 @@ class OperatorFacts:
     trusted_hosts: frozenset[str] = frozenset()
     local_images: tuple[str, ...] = ()
     cluster_domain: str = "cluster.local"
-    has_prometheus: bool = False
+    prometheus: PrometheusFacts | None = None
+
+    @property
+    def pod_labels(self) -> PodLabels:
+        """By which labels series name their pods."""
+        return self.prometheus.labels if self.prometheus is not None else PodLabels()

@@ -65,6 +65,12 @@ def prune_autoscaler(live: Mapping[str, Any]) -> Json:
     return {**_pick(live, ("apiVersion", "kind")), "metadata": metadata, "spec": {"scaleTargetRef": target}}
 
 
+def prune_scaled_object(live: Mapping[str, Any]) -> Json:
+    """KEDA's ScaledObject with its conditions: the rest of its status, such as when it was active last, moves all the time."""
+    conditions = [_pick(one, _REFUSAL_FIELDS) for one in (live.get("status") or {}).get("conditions") or ()]
+    return {**prune_object(live), "status": {"conditions": conditions}}
+
+
 def prune_deployment(live: Mapping[str, Any]) -> Json:
     """A Deployment without the times and sentences with which its controller accompanies each step."""
     pruned = prune_object(live)
@@ -122,6 +128,7 @@ PRUNE: Final[Mapping[str, Prune]] = {
     "PersistentVolumeClaim": prune_claim,
     "Pod": prune_pod,
     "PodDisruptionBudget": prune_child,
+    "ScaledObject": prune_scaled_object,
     "Secret": prune_secret,
     "Service": prune_child,
 }

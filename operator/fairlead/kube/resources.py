@@ -41,11 +41,16 @@ POD: Final = Resource("Pod", "v1", "pods")
 CONFIG_MAP: Final = Resource("ConfigMap", "v1", "configmaps")
 SECRET: Final = Resource("Secret", "v1", "secrets")
 HORIZONTAL_POD_AUTOSCALER: Final = Resource("HorizontalPodAutoscaler", "autoscaling/v2", "horizontalpodautoscalers")
+SCALED_OBJECT: Final = Resource("ScaledObject", "keda.sh/v1alpha1", "scaledobjects")
 LEASE: Final = Resource("Lease", "coordination.k8s.io/v1", "leases")
 EVENT: Final = Resource("Event", "events.k8s.io/v1", "events")
 
 #: Kinds that the plan of an LLMDeployment may hold as children: they are applied, watched and deleted.
-CHILD_RESOURCES: Final = (DEPLOYMENT, SERVICE, PERSISTENT_VOLUME_CLAIM, POD_DISRUPTION_BUDGET, NETWORK_POLICY, SECRET)
+CHILD_RESOURCES: Final = (
+    DEPLOYMENT, SERVICE, PERSISTENT_VOLUME_CLAIM, POD_DISRUPTION_BUDGET, NETWORK_POLICY, SECRET, SCALED_OBJECT,
+)  # fmt: skip
+#: Of the children, those whose kind a cluster may lack.
+OPTIONAL_RESOURCES: Final = frozenset({SCALED_OBJECT})
 #: The same of an LLMRoute.
 ROUTE_CHILD_RESOURCES: Final = (CONFIG_MAP, SECRET, SERVICE, NETWORK_POLICY, DEPLOYMENT, POD_DISRUPTION_BUDGET)
 BY_KIND: Final = {

@@ -40,7 +40,7 @@ class Condition:
         object.__setattr__(self, "message", redact(self.message))
 
 
-def find_condition(status: Mapping[str, Any], condition_type: ConditionType) -> Mapping[str, Any]:
+def find_condition(status: Mapping[str, Any], condition_type: str) -> Mapping[str, Any]:
     """The raw condition in a status, or {}."""
     for condition in status.get("conditions") or []:
         if condition.get("type") == condition_type:

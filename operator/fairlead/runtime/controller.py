@@ -22,7 +22,7 @@ from fairlead.facts.observed import ObjectKey, Observed
 from fairlead.kube.cache import Cache
 from fairlead.kube.client import ApiClient
 from fairlead.kube.events import EventRecorder
-from fairlead.kube.resources import DEPLOYMENT
+from fairlead.kube.resources import DEPLOYMENT, SCALED_OBJECT
 from fairlead.planning.plan import Plan
 from fairlead.runtime.applier import (
     Applier,
@@ -319,7 +319,8 @@ class Controller:
 
     async def _plan(self, key: ObjectKey, raw: Mapping[str, Any], memory: _Memory) -> Plan:
         observed = self._observe(key, str(raw["metadata"]["uid"]), memory.children)
-        observed = replace(observed, signals=self._desk.gather(key, raw))
+        has_keda = self._cache.is_served(SCALED_OBJECT.kind, key.namespace)
+        observed = replace(observed, signals=self._desk.gather(key, raw), has_keda=has_keda)
         memory.timing.is_first = (raw.get("status") or {}).get("observedGeneration", -1) < 0  # -1 is the CRD's default
         if any(map(is_unseen, observed.children.values())):
             memory.timing.child_moves(self._clock())

@@ -26,7 +26,7 @@ from fairlead.kube.client import ApiClient
 from fairlead.kube.events import EventRecorder
 from fairlead.kube.informer import Informer, Selection
 from fairlead.kube.lease import LeaderElector, LeaseTimings
-from fairlead.kube.resources import DEPLOYMENT, POD, Resource
+from fairlead.kube.resources import DEPLOYMENT, OPTIONAL_RESOURCES, POD, Resource
 from fairlead.kube.session import Connection, connect
 from fairlead.runtime.alerts import make_alert_server
 from fairlead.runtime.applier import Applier
@@ -376,7 +376,7 @@ class Operator:
         """One for each selection that a kind needs, however many kinds need it."""
         children = dict.fromkeys(child for kind in self.kinds.values() for child in kind.children)
         selections = [
-            Selection(resource, namespace, MANAGED_SELECTOR)
+            Selection(resource, namespace, MANAGED_SELECTOR, is_needed=resource not in OPTIONAL_RESOURCES)
             for namespace in (self.config.watch_namespaces or (None,))
             for resource in (*children, POD)
         ]

@@ -7,9 +7,12 @@ autoscalers there are.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from fairlead.api.autoscaling import AutoscalingMode
+from fairlead.api.names import LABEL_SCALED_OBJECT
 from fairlead.facts.alerts import ActiveAlert
 from fairlead.facts.observed import ObjectKey
 from fairlead.facts.scaling import Recommendation, Signals
@@ -41,13 +44,13 @@ class ScalingDesk:
         self._held_for = held_for
         self._recommendations: dict[ObjectKey, tuple[Recommendation, ...]] = {}
         self._verdicts: dict[ObjectKey, tuple[str, datetime]] = {}
-        self._targets: dict[ObjectKey, tuple[int, tuple[str, str, str]]] = {}
+        self._targets: dict[ObjectKey, tuple[int, _Target]] = {}
 
     def gather(self, key: ObjectKey, raw: Mapping[str, Any]) -> Signals:
         """For this custom resource, as the API server has it."""
         if key.kind != LLMDEPLOYMENT.kind:
             return _NOTHING
-        writers = dict(self._find_writers(key))
+        writers = dict(self._find_writers(key, is_by_keda=_is_by_keda(raw)))
         if not writers and not is_scaled(raw):
             return _NOTHING
         alerts = self._alerts_of(raw)
@@ -93,8 +96,9 @@ class ScalingDesk:
         self._verdicts.clear()
         self._targets.clear()
 
-    def _find_writers(self, key: ObjectKey) -> Iterator[tuple[str, str]]:
-        """The kind of what another autoscaler scales, and how people call it. Each is read once: there may be a thousand in a namespace."""
+    def _find_writers(self, key: ObjectKey, *, is_by_keda: bool) -> Iterator[tuple[str, str]]:
+        """The kind of what another autoscaler scales, and how people call it. Each is read once: there may be a thousand in a
+        namespace. The one that KEDA makes at fairlead's word is none."""
         for autoscaler in self._cache.keys(HORIZONTAL_POD_AUTOSCALER.kind, key.namespace):
             entry = self._cache.get(autoscaler)
             if entry is None:
@@ -102,8 +106,11 @@ class ScalingDesk:
             known = self._targets.get(autoscaler)
             if known is None or known[0] != entry.resource_version:
                 known = self._targets[autoscaler] = (entry.resource_version, _read_target(entry.load()))
-            group, kind, name = known[1]
-            if name == key.name and (group, kind) in _SCALED:
+            target = known[1]
+            if target.name != key.name or (target.group, target.kind) not in _SCALED:
+                continue
+            kind = target.kind
+            if not (is_by_keda and target.scaled_object == key.name and kind == LLMDEPLOYMENT.kind):
                 yield kind, f"{HORIZONTAL_POD_AUTOSCALER.kind} {autoscaler.name}"
 
 
@@ -113,16 +120,32 @@ def is_scaled(raw: Mapping[str, Any]) -> bool:
     return isinstance(spec, Mapping) and bool(spec.get("autoscaling"))
 
 
+def _is_by_keda(raw: Mapping[str, Any]) -> bool:
+    autoscaling = (raw.get("spec") or {}).get("autoscaling")
+    return isinstance(autoscaling, Mapping) and autoscaling.get("mode") == AutoscalingMode.KEDA
+
+
 def find_scaled(change: Change) -> Iterator[ObjectKey]:
     """The LLMDeployments that an autoscaler which changed scales, or scaled before, itself or by its Deployment."""
     for entry in (change.before, change.after):
         if entry is None or entry.key.kind != HORIZONTAL_POD_AUTOSCALER.kind:
             continue
-        yield ObjectKey(LLMDEPLOYMENT.kind, entry.key.namespace, _read_target(entry.load())[2])
+        yield ObjectKey(LLMDEPLOYMENT.kind, entry.key.namespace, _read_target(entry.load()).name)
 
 
-def _read_target(autoscaler: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Group, kind and name of what it scales."""
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """What an autoscaler scales; `scaled_object`: for which of KEDA's it was made."""
+
+    group: str
+    kind: str
+    name: str
+    scaled_object: str
+
+
+def _read_target(autoscaler: Mapping[str, Any]) -> _Target:
     target = (autoscaler.get("spec") or {}).get("scaleTargetRef") or {}
     group = str(target.get("apiVersion", "")).partition("/")[0]
-    return group, str(target.get("kind", "")), str(target.get("name", ""))
+    labels = autoscaler["metadata"].get("labels") or {}
+    made_for = str(labels.get(LABEL_SCALED_OBJECT, ""))
+    return _Target(group, str(target.get("kind", "")), str(target.get("name", "")), made_for)

@@ -16,6 +16,7 @@ from typing import Final
 
 from fairlead.config import OperatorConfig
 from fairlead.facts.observed import ObjectKey
+from fairlead.facts.prometheus import PodLabels
 from fairlead.facts.scaling import Measure, Sample, ScrapeWish, SignalSource, Source
 from fairlead.gateway.envoy.bootstrap import DURATIONS_MS, FIRST_TOKEN_MS
 from fairlead.kube.cache import Cache
@@ -25,7 +26,6 @@ from fairlead.sources.engine import EngineSource
 from fairlead.sources.fetching import Fetcher
 from fairlead.sources.gatewaymetrics import GatewayMetricsSource
 from fairlead.sources.prometheus import PrometheusSettings, PrometheusSource
-from fairlead.sources.promql import PodLabels
 
 __all__ = ["Collector", "make_sources", "speak_for"]
 

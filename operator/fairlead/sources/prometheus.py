@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fairlead.facts.observed import ObjectKey
+from fairlead.facts.prometheus import PodLabels
 from fairlead.facts.scaling import Sample, ScrapeWish, Target
-from fairlead.sources.promql import PodLabels, make_query, read_answer
+from fairlead.sources.promql import make_query, read_answer
 
 if TYPE_CHECKING:
     from fairlead.sources.promsession import PrometheusSession

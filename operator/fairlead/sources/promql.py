@@ -13,24 +13,15 @@ from datetime import datetime
 from itertools import accumulate
 from typing import Any, Final
 
+from fairlead.facts.prometheus import SCRAPER_LABELS, PodLabels
 from fairlead.facts.scaling import TIMES, Measure, Sample, ScrapeWish, Target
 from fairlead.sources.exposition import make_cumulative
 from fairlead.sources.readings import Cumulative, Look, Reading, make_sample
 
-__all__ = ["PodLabels", "make_query", "read_answer"]
+__all__ = ["make_query", "read_answer"]
 
 _SIGNAL: Final = "signal"
 _AGE: Final = "age"
-#: What differs where a pod is scraped twice, by two monitors or two replicas of Prometheus: it counts once.
-_SCRAPERS: Final = "job, instance, endpoint, service, container, prometheus, prometheus_replica, replica"
-
-
-@dataclass(frozen=True, slots=True)
-class PodLabels:
-    """Names of the labels that say of which pod a series is. The defaults are what a PodMonitor gives."""
-
-    namespace: str = "namespace"
-    pod: str = "pod"
 
 
 @dataclass(slots=True)
@@ -51,12 +42,12 @@ def make_query(wish: ScrapeWish, namespace: str, pods: Iterable[str], labels: Po
     for measure, several in wish.names.items():
         if measure in TIMES:
             counted = " or ".join(f"increase({name}_bucket{selector}{over})" for name in several)
-            value = f"sum by ({labels.pod}, le) (max without ({_SCRAPERS}) ({counted}))"
+            value = f"sum by ({labels.pod}, le) (max without ({SCRAPER_LABELS}) ({counted}))"
             ages += [f"timestamp({name}_count{selector})" for name in several]
         else:
             how = "avg" if measure is Measure.KV_CACHE_USAGE else "sum"
             told = " or ".join(f"{name}{selector}" for name in several)
-            value = f"{how} {by_pod} (max without ({_SCRAPERS}) ({told}))"
+            value = f"{how} {by_pod} (max without ({SCRAPER_LABELS}) ({told}))"
             ages += [f"timestamp({name}{selector})" for name in several]
         parts.append(_tag(value, measure.value))
     parts.append(_tag(f"time() - max {by_pod} ({' or '.join(ages)})", _AGE))

@@ -265,9 +265,11 @@ async def test_a_kind_that_is_not_needed_may_be_missing_until_it_comes(monkeypat
     api.faults.append(Fault(is_list, 404, "the server could not find the requested resource", times=3))
     async with watching(api, synced=False, is_needed=False) as watched:
         await asyncio.wait_for(watched.informer.synced.wait(), 5)
-        assert not watched.cache.is_served("Service", "ml") and watched.known == [], "nothing waits for it"
+        assert not watched.cache.is_served("Service", "ml")
+        assert watched.known == [], "nothing waits for it"
         await until(lambda: watched.known == ["a"])
-        assert watched.cache.is_served("Service", "ml") and watched.restarts == [], "it never was a broken stream"
+        assert watched.cache.is_served("Service", "ml")
+        assert watched.restarts == [], "it never was a broken stream"
         api.put(SERVICES, "b", spec={})
         await until(lambda: watched.known == ["a", "b"])
 
@@ -303,5 +305,6 @@ async def test_a_kind_that_is_needed_is_waited_for() -> None:
     api.faults.append(Fault(is_list, 404, times=2))
     async with watching(api, synced=False) as watched:
         await until(lambda: len(watched.restarts) == 2)
-        assert watched.restarts[0] == "error" and watched.cache.is_served("Service", None)
+        assert watched.restarts[0] == "error"
+        assert watched.cache.is_served("Service", None)
         await asyncio.wait_for(watched.informer.synced.wait(), 5)

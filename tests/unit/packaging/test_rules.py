@@ -17,10 +17,10 @@ from tests.unit.packaging.conftest import find_monitoring
 
 from fairlead.api import names
 from fairlead.config import OperatorConfig
+from fairlead.facts.prometheus import PodLabels
 from fairlead.gateway.envoy import GatewaySettings
 from fairlead.runtime.alerts import PATH
 from fairlead.runtime.metrics import ConditionCollector, Metrics
-from fairlead.sources.promql import PodLabels
 from fairlead_sim.settings import Settings
 from fairlead_sim.vllm import flags
 from fairlead_sim.vllm.config import make_config

@@ -9,6 +9,7 @@ from tests.unit.planning.world import OLLAMA, VLLM, Json, make_resource
 from fairlead.engines.loader import EngineCatalog
 from fairlead.errors import EngineTemplateError
 from fairlead.facts.observed import OperatorFacts
+from fairlead.facts.prometheus import PrometheusFacts
 from fairlead.facts.scaling import Measure, ScrapeWish, Source
 from fairlead.planning.deployment.serving import decide_serving
 from fairlead.planning.deployment.signals import make_scrape_wish
@@ -17,7 +18,7 @@ METRICS = "metrics: {path: /stats, names: {running: mini_running, latency: [mini
 
 
 def wish_of(spec: Json, catalog: EngineCatalog | None = None, *, has_prometheus: bool = False) -> ScrapeWish:
-    facts = OperatorFacts(has_prometheus=has_prometheus)
+    facts = OperatorFacts(prometheus=PrometheusFacts("http://prometheus:9090") if has_prometheus else None)
     return make_scrape_wish(decide_serving(make_resource(spec), catalog or EngineCatalog.builtin(), facts), facts)
 
 

@@ -22,7 +22,7 @@ RELEASES = sorted(path for path in (Path(__file__).parents[2] / "data" / "releas
 REVIEWED_RULES: dict[str, str] = {
     "!has(self.autoscaling) || self.autoscaling.maxReplicas <= 1 || !has(self.storage) || !has(self.storage.accessModes)"
     " || !('ReadWriteOncePod' in self.storage.accessModes)": "asks only those with spec.autoscaling, which came after 0.1",
-    "!has(self.gateway) || !has(self.autoscaling) || self.autoscaling.mode != 'Operator'"
+    "!has(self.gateway) || !has(self.autoscaling) || self.autoscaling.mode == 'External'"
     " || self.autoscaling.minReplicas > 0": "the same",
 }
 

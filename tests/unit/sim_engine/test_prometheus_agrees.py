@@ -22,13 +22,14 @@ from tests.unit.sim_engine.servers import StartVllm, Vllm, free_port
 
 from fairlead.engines.loader import EngineCatalog
 from fairlead.facts.observed import ObjectKey, OperatorFacts
+from fairlead.facts.prometheus import PodLabels
 from fairlead.facts.scaling import Measure, Sample, ScrapeWish, Source, Target
 from fairlead.planning.deployment.serving import decide_serving
 from fairlead.planning.deployment.signals import make_scrape_wish
 from fairlead.sources.engine import EngineSource
 from fairlead.sources.fetching import Fetcher
 from fairlead.sources.prometheus import PrometheusSettings, PrometheusSource
-from fairlead.sources.promql import PodLabels, make_query
+from fairlead.sources.promql import make_query
 from fairlead_sim.settings import Settings
 
 ASK: Any = [{"role": "user", "content": "Tell me about the sea."}]

@@ -18,9 +18,10 @@ import pytest
 from tests.unit.sources.pods import Pods, answer, serving_pods
 
 from fairlead.facts.observed import ObjectKey
+from fairlead.facts.prometheus import PodLabels
 from fairlead.facts.scaling import Distribution, Measure, Sample, ScrapeWish, Source, Target
 from fairlead.sources.prometheus import PrometheusSettings, PrometheusSource
-from fairlead.sources.promql import PodLabels, make_query, read_answer
+from fairlead.sources.promql import make_query, read_answer
 from fairlead_cluster.certificates import Authority
 
 Json = dict[str, Any]

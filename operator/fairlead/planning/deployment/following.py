@@ -70,9 +70,9 @@ def follow(
     if autoscaling is None:
         held = _follow_spec(FIXED, spec, spec.replicas, before, now) if before.scaling else None
         return held if held is not None and held.held_s else Following(spec.replicas)
-    if autoscaling.mode is AutoscalingMode.EXTERNAL or signals.writer:
-        asked = within(autoscaling, spec.replicas)
-        return _follow_spec(AutoscalingMode.EXTERNAL.value, spec, asked, before, now, signals.writer)
+    if autoscaling.mode is not AutoscalingMode.OPERATOR or signals.writer:
+        who = AutoscalingMode.EXTERNAL if signals.writer else autoscaling.mode
+        return _follow_spec(who.value, spec, within(autoscaling, spec.replicas), before, now, signals.writer)
     if autoscaling.policy is DecisionPolicy.RECOMMEND:
         return _follow_spec(RECOMMEND, spec, within(autoscaling, spec.replicas), before, now)
     decided = before.desired if before.scaling.get("mode") == AutoscalingMode.OPERATOR else None

@@ -20,6 +20,8 @@ from fairlead.planning.deployment.alerts import find_alerts_due_s, note_alerts
 from fairlead.planning.deployment.blueprint import Draw, draw_blueprint
 from fairlead.planning.deployment.claim import find_immutable_changes
 from fairlead.planning.deployment.following import follow
+from fairlead.planning.deployment.keda import choose_scaled_object, scaled_object_key
+from fairlead.planning.deployment.kedawords import KedaState
 from fairlead.planning.deployment.leaving import weigh_pods
 from fairlead.planning.deployment.metadata import describe_taken
 from fairlead.planning.deployment.podhealth import PodHealth, examine_pods
@@ -69,6 +71,9 @@ def plan_deployment(
         chosen, deployment = blueprint.choose_deployment(resource, live_deployment)
         live_claim = find_ours(observed, blueprint.claim_key, metadata)
         claim = blueprint.choose_claim(live_claim)
+        scaled_objects = choose_scaled_object(
+            blueprint.serving, facts, observed, following, has_ready=_has_ready(live_deployment)
+        )
     except RenderError as error:
         fault = Fault(Reason.INVALID_SPEC, f"{error}.", terminal=True)
         return _plan_standstill(metadata, resource.status, fault, observed, now, desired=resource.replicas)
@@ -88,15 +93,18 @@ def plan_deployment(
         blueprint.choose_headless(chosen),
         deployment,
         *blueprint.budget,
+        *scaled_objects,
     )
     children, conflicts = _keep_ours(wanted, observed, metadata)
     planned = PlannedPods(serving.replicas, chosen)
     is_applied = any(child is deployment for child in children)
     rollout = read_rollout(live_deployment, planned if is_applied else None, serving.replicas)
     pods = examine_pods(observed.pods, serving.startup_timeout_s, now)
-    scaling = scale(
-        resource.spec, following, observed.signals, _describe_scene(pods, rollout, now), resource.status, now
+    keda = KedaState(
+        observed.has_keda, find_ours(observed, scaled_object_key(metadata.namespace, metadata.name), metadata)
     )
+    scene = _describe_scene(pods, rollout, now)
+    scaling = scale(resource.spec, following, observed.signals, scene, keda, resource.status, now)
     situation = Situation(
         generation=metadata.generation,
         suspended=resource.spec.suspend,
@@ -202,6 +210,10 @@ def _find_due(pods: PodHealth, scaling: Scaling, alerts_due_s: float | None) -> 
 
 def _read_replicas(deployment: Mapping[str, Any] | None) -> int | None:
     return int(deployment["spec"].get("replicas", 1)) if deployment is not None else None
+
+
+def _has_ready(deployment: Mapping[str, Any] | None) -> bool:
+    return deployment is not None and bool((deployment.get("status") or {}).get("readyReplicas"))
 
 
 def _find_claim_faults(serving: Serving, claim: Child | None, live: Mapping[str, Any] | None) -> list[Fault]:

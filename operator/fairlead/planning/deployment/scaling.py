@@ -17,6 +17,7 @@ from fairlead.api.llmdeployment import LLMDeploymentSpec
 from fairlead.facts.scaling import Recommendation, Signals
 from fairlead.planning.conditions import MAX_MESSAGE_LENGTH, Condition, truncate
 from fairlead.planning.deployment.following import RECOMMEND, Following, format_time, read_time, within
+from fairlead.planning.deployment.kedawords import OF_KEDA, KedaState, tell_of_keda
 from fairlead.planning.deployment.scalingpolicy import find_next_change, make_policy
 from fairlead.planning.deployment.scalingwords import (
     Scene,
@@ -74,6 +75,7 @@ def scale(
     following: Following,
     signals: Signals,
     scene: Scene,
+    keda: KedaState,
     previous: Mapping[str, Any],
     now: datetime,
 ) -> Scaling:
@@ -87,6 +89,8 @@ def scale(
         return Scaling(tell_of_suspension(), following.status)
     if autoscaling.mode is AutoscalingMode.EXTERNAL:
         return Scaling(tell_of_external(spec, following), following.status, due_s=following.held_s or None)
+    if autoscaling.mode is AutoscalingMode.KEDA:
+        return _follow_keda(spec, following, signals, keda, previous, now)
     ignored = find_ignored(spec, autoscaling, previous)
     if autoscaling.policy is DecisionPolicy.PAUSE:
         return Scaling(tell_of_pause(spec, following), following.status, ignored)
@@ -123,6 +127,28 @@ def scale(
         events=(*ignored, event),
         is_decided=True,
         goes_down=decision.replicas < following.replicas,
+    )
+
+
+def _follow_keda(
+    spec: LLMDeploymentSpec,
+    following: Following,
+    signals: Signals,
+    keda: KedaState,
+    previous: Mapping[str, Any],
+    now: datetime,
+) -> Scaling:
+    autoscaling = spec.autoscaling
+    assert autoscaling is not None
+    told = tell_of_keda(spec, following, keda)
+    condition, verdict, settles_s = steady(told, signals.verdict, previous, now, of_looks=OF_KEDA)
+    return Scaling(
+        condition,
+        following.status,
+        verdict=verdict,
+        fewest=autoscaling.min_replicas,
+        wakes=keda.is_known and autoscaling.min_replicas == 0 and autoscaling.policy is DecisionPolicy.APPLY,
+        due_s=min((one for one in (settles_s, following.held_s) if one), default=None),
     )
 
 

@@ -14,7 +14,7 @@ from fairlead.facts.scaling import Measure
 from fairlead.scaling.decision import Behavior, Limit, Policy
 from fairlead.scaling.schedule import Window, floor_of, next_change, why_not
 
-__all__ = ["check_schedules", "find_next_change", "make_policy"]
+__all__ = ["IDLE_S", "check_schedules", "find_next_change", "make_behaviors", "make_policy", "read_targets"]
 
 #: Without any request, before the last replica goes.
 IDLE_S: Final = 300.0
@@ -34,14 +34,14 @@ def check_schedules(spec: LLMDeploymentSpec) -> None:
 
 def make_policy(autoscaling: AutoscalingSpec, now: datetime) -> Policy:
     """What the user wants now, in numbers."""
-    behavior = autoscaling.behavior
+    up, down = make_behaviors(autoscaling)
     floor = _look_at_schedules(_make_windows(autoscaling), now.replace(second=0, microsecond=0))[0]
     return Policy(
         minimum=min(autoscaling.max_replicas, max(autoscaling.min_replicas, floor)),
         maximum=autoscaling.max_replicas,
-        targets=_read_targets(autoscaling),
-        scale_up=_make_behavior(behavior.scale_up if behavior else None, _UP),
-        scale_down=_make_behavior(behavior.scale_down if behavior else None, _DOWN),
+        targets=read_targets(autoscaling),
+        scale_up=up,
+        scale_down=down,
         idle_s=IDLE_S if autoscaling.idle_timeout is None else parse_duration_s(autoscaling.idle_timeout),
     )
 
@@ -71,12 +71,20 @@ def _find_faults(windows: _Windows) -> tuple[tuple[int, str, str], ...]:
     )
 
 
-def _read_targets(autoscaling: AutoscalingSpec) -> dict[Measure, float]:
+def read_targets(autoscaling: AutoscalingSpec) -> dict[Measure, float]:
+    """In seconds, requests and percent."""
     wanted = autoscaling.targets.model_dump(by_alias=True, exclude_none=True) if autoscaling.targets else {}
     return {
         Measure(name): parse_duration_s(value) if isinstance(value, str) else float(value)
         for name, value in wanted.items()
     }
+
+
+def make_behaviors(autoscaling: AutoscalingSpec) -> tuple[Behavior, Behavior]:
+    """For more and for fewer."""
+    behavior = autoscaling.behavior
+    up, down = (behavior.scale_up, behavior.scale_down) if behavior is not None else (None, None)
+    return _make_behavior(up, _UP), _make_behavior(down, _DOWN)
 
 
 def _make_behavior(rules: ScalingRulesSpec | None, default: Behavior) -> Behavior:

@@ -24,6 +24,7 @@ __all__ = [
     "tell_of_decision",
     "tell_of_external",
     "tell_of_fixed",
+    "tell_of_hold",
     "tell_of_pause",
     "tell_of_suspension",
     "tell_of_writer",
@@ -71,7 +72,7 @@ def stand_still(previous: Mapping[str, Any]) -> Condition:
 def tell_of_fixed(spec: LLMDeploymentSpec, following: Following) -> Condition:
     """spec.replicas alone."""
     if following.held_s:
-        return _tell_of_hold(spec, following)
+        return tell_of_hold(spec, following)
     return _condition(FALSE, Reason.FIXED_REPLICAS, "spec.replicas says how many; spec.autoscaling is not there.")
 
 
@@ -89,7 +90,7 @@ def tell_of_pause(spec: LLMDeploymentSpec, following: Following) -> Condition:
 def tell_of_writer(spec: LLMDeploymentSpec, following: Following) -> Condition:
     """Another autoscaler decides."""
     message = f"{following.writer} decides how many replicas there are."
-    if spec.autoscaling is not None and spec.autoscaling.mode is AutoscalingMode.OPERATOR:
+    if spec.autoscaling is not None and spec.autoscaling.mode is not AutoscalingMode.EXTERNAL:
         message += " Nothing is decided here while it does. Next: delete it, or say autoscaling.mode: External."
     return _condition(TRUE, Reason.EXTERNALLY_MANAGED, message)
 
@@ -97,7 +98,7 @@ def tell_of_writer(spec: LLMDeploymentSpec, following: Following) -> Condition:
 def tell_of_external(spec: LLMDeploymentSpec, following: Following) -> Condition:
     """Whoever writes spec.replicas decides."""
     if following.held_s:
-        return _tell_of_hold(spec, following)
+        return tell_of_hold(spec, following)
     autoscaling = spec.autoscaling
     assert autoscaling is not None
     message = (
@@ -108,7 +109,8 @@ def tell_of_external(spec: LLMDeploymentSpec, following: Following) -> Condition
     return _condition(TRUE, Reason.EXTERNALLY_MANAGED, message)
 
 
-def _tell_of_hold(spec: LLMDeploymentSpec, following: Following) -> Condition:
+def tell_of_hold(spec: LLMDeploymentSpec, following: Following) -> Condition:
+    """The number from before a hand-over is kept."""
     message = (
         f"{following.replicas} replicas as before the hand-over: spec.replicas is {spec.replicas}."
         " It counts when it asks for as many, or after five minutes."
@@ -155,10 +157,11 @@ def steady(
     now: datetime,
     *,
     is_placing: bool = False,
+    of_looks: frozenset[Reason] = _OF_LOOKS,
 ) -> tuple[Condition, tuple[str, datetime], float | None]:
     """What is to be told, given what this look alone would tell, what the looks before did (`verdict`: that, and since when), and what was
-    told last. `is_placing`: some pod has no node yet. Also the verdict for the next look, and the seconds until the other thing has
-    lasted, None where nothing is waited for."""
+    told last. `is_placing`: some pod has no node yet; `of_looks`: reasons that have to last before they take each other's place. Also the
+    verdict for the next look, and the seconds until the other thing has lasted, None where nothing is waited for."""
     name = f"{told.status}/{told.reason}"
     before = find_condition(previous, told.type)
     since = verdict[1] if verdict is not None and verdict[0] == name and verdict[1] <= now else now
@@ -171,7 +174,7 @@ def steady(
         waits_s = left_s if told.status == UNKNOWN and left_s > 0.0 else None
         return _keep_words(told, str(before.get("message", ""))), (name, since), waits_s
     is_known = before.get("status") in (TRUE, FALSE)
-    is_of_looks = is_known and before.get("reason") in _OF_LOOKS and told.reason in _OF_LOOKS
+    is_of_looks = is_known and before.get("reason") in of_looks and told.reason in of_looks
     if not is_of_looks or left_s <= 0.0:
         return told, (name, since), None
     kept = replace(told, status=str(before["status"]), reason=Reason(before["reason"]), message=str(before["message"]))

@@ -25,6 +25,6 @@ def make_scrape_wish(serving: Serving, facts: OperatorFacts) -> ScrapeWish:
     if metrics is None or not metrics.names:
         return ScrapeWish("/metrics", GatewaySettings().status_port, source=Source.GATEWAY)
     wish = ScrapeWish(metrics.path, serving.rendered.port, TLS_PORT, metrics.by_measure())
-    if facts.has_prometheus:
+    if facts.prometheus is not None:
         return replace(wish, source=Source.PROMETHEUS, interval_s=_PROMETHEUS_INTERVAL_S)
     return wish

@@ -122,7 +122,8 @@ def _find_hindrance(status: Mapping[str, Any]) -> str:
     stalled, scaling = _condition(status, ConditionType.STALLED), _condition(status, ConditionType.SCALING_ACTIVE)
     if stalled.get("status") == TRUE:
         return str(stalled.get("reason"))
-    return Reason.CAPACITY_BLOCKED.value if scaling.get("reason") == Reason.CAPACITY_BLOCKED else ""
+    reason = str(scaling.get("reason"))
+    return reason if reason in (Reason.CAPACITY_BLOCKED, Reason.KEDA_MISSING) else ""
 
 
 def _number(value: Any, absent: int) -> int:
@@ -153,12 +154,12 @@ def _find_earlier(found: Iterable[tuple[str, str]]) -> str:
 
 
 def wakes_for_requests(spec: Mapping[str, Any]) -> bool:
-    """Whether fairlead lets an LLMDeployment with this spec, which need not be valid, go to zero replicas, and brings it back for a
-    request."""
+    """Whether fairlead, or KEDA at its word, lets an LLMDeployment with this spec, which need not be valid, go to zero replicas, and brings
+    it back for a request."""
     scaling = spec.get("autoscaling")
     if not isinstance(scaling, Mapping) or spec.get("suspend"):
         return False
-    decides = (scaling.get("mode", "Operator"), scaling.get("policy", "Apply")) == ("Operator", "Apply")
+    decides = scaling.get("mode", "Operator") != "External" and scaling.get("policy", "Apply") == "Apply"
     return decides and scaling.get("minReplicas") == 0
 
 
