@@ -215,11 +215,12 @@ class OperatorConfig(BaseModel):
             trusted_hosts=frozenset(self.trusted_hosts),
             local_images=self.local_images,
             cluster_domain=self.cluster_domain,
-            prometheus=self._prometheus,
+            prometheus=self.prometheus,
         )
 
     @property
-    def _prometheus(self) -> PrometheusFacts | None:
+    def prometheus(self) -> PrometheusFacts | None:
+        """The one that scrapes the engines, if there is one."""
         if not self.prometheus_url:
             return None
         return PrometheusFacts(

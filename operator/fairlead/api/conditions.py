@@ -349,7 +349,7 @@ REASON_DOCS: Final[Mapping[Reason, ReasonDoc]] = {
     Reason.KEDA_MISSING: ReasonDoc(
         "`spec.autoscaling.mode` is KEDA, and the cluster does not have KEDA's ScaledObjects, or the operator may not see them. Nobody"
         " decides: `spec.replicas` counts, within the bounds.",
-        "Install KEDA, which is found within a minute, or use `mode: Operator`.",
+        "Install KEDA, which is found within half a minute, or use `mode: Operator`.",
     ),
     Reason.KEDA_NOT_READY: ReasonDoc(
         "KEDA says for a minute that it cannot scale by the ScaledObject that fairlead made; the message has its words.",

@@ -15,7 +15,7 @@ import sys
 from datetime import UTC, datetime
 
 from fairlead.cli._input import add_files, add_installation, read_files, split
-from fairlead.config import OperatorConfig, parse_bytes_per_s
+from fairlead.config import OperatorConfig, make_config, parse_bytes_per_s
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--download-bandwidth", default=defaults["download_bandwidth"], help="as of fairlead run")
     add_installation(parser)
+    parser.add_argument("--prometheus-url", default="", help="as of fairlead run; KEDA asks it")
     parser.add_argument(
         "--kubernetes-version", help="check raw fields against this version's schemas (default: the newest known)"
     )
@@ -52,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
             trusted_hosts=frozenset(split(arguments.trusted_hosts)),
             local_images=split(arguments.local_images),
             cluster_domain=arguments.cluster_domain,
+            prometheus=make_config({"prometheus_url": arguments.prometheus_url or None}, {}).prometheus,
         )
         version = choose_version(arguments.kubernetes_version)
     except (ValueError, SchemasMissingError) as error:

@@ -29,7 +29,7 @@ BACKOFF_MAX_S = 30.0
 #: A stream that lived this long was healthy, so its end starts the backoff anew.
 HEALTHY_STREAM_S = 5.0
 #: How often a kind is asked for that may be missing, and is.
-MISSING_RETRY_S = 60.0
+MISSING_RETRY_S = 30.0
 
 OnChange = Callable[[Change], None]
 #: Told when a kind that need not be there is found missing, or appears.
@@ -88,7 +88,7 @@ class Informer:
     """One list-and-watch loop. `run` ends only by cancellation; `synced` is set after the first whole list. `others`: the selections
     of other informers that put objects into the same cache; only those count that this one's meets.
 
-    What is not needed and is not there counts as synced, with no objects; `Cache.is_served` says so, and it is asked for each minute."""
+    What is not needed and is not there counts as synced, with no objects; `Cache.is_served` says so, and it is asked for twice a minute."""
 
     def __init__(
         self,

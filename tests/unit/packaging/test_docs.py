@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-import kubernetes_validate
 import pytest
 import yaml
+from tests.kubernetes_schemas import validate
 from tests.unit.packaging.restricted import violations
 
 from fairlead.api.resource import LLMDeployment, LLMRoute
@@ -89,7 +89,7 @@ def test_there_are_examples() -> None:
 def test_every_llmdeployment_that_is_shown_is_planned(where: str, resource: Json) -> None:
     children = plan(resource).children
     for child in children:
-        kubernetes_validate.validate(dict(child.body), "1.37", strict=True)
+        validate(child.body, "1.37")
     (deployment,) = [child.body for child in children if child.key.kind == "Deployment"]
     assert violations(deployment["spec"]["template"]["spec"]) == []
 
@@ -117,7 +117,7 @@ def test_every_llmroute_that_is_shown_is_accepted(where: str, resource: Json) ->
     accepted = next(c for c in planned.status["conditions"] if c["type"] == "Accepted")
     assert accepted["status"] == "True", accepted["message"]
     for child in planned.children:
-        kubernetes_validate.validate(dict(child.body), "1.37", strict=True)
+        validate(child.body, "1.37")
     deployments = [child.body for child in planned.children if child.key.kind == "Deployment"]
     assert len(deployments) == (0 if is_carried(parsed) else 1)
     for deployment in deployments:
@@ -143,7 +143,7 @@ def unknown_fields(value: Any, schema: Json, path: str) -> list[str]:
 
 @pytest.mark.parametrize("where", [where for where, one in EXAMPLES if one["kind"] == "ConfigMap"])
 def test_every_config_map_that_is_shown_is_valid(where: str) -> None:
-    kubernetes_validate.validate(dict(EXAMPLES)[where], "1.37", strict=True)
+    validate(dict(EXAMPLES)[where], "1.37")
 
 
 def anchors(page: Path) -> set[str]:

@@ -81,6 +81,7 @@ class World:
     now: datetime = NOW
     signals: Signals = field(default_factory=Signals)
     verdict: tuple[str, datetime] | None = None
+    has_keda: bool = True
 
     @property
     def resource(self) -> LLMDeployment:
@@ -99,6 +100,7 @@ class World:
             pods=self.pods,
             failures=self.failures,
             signals=replace(self.signals, verdict=self.verdict),
+            has_keda=self.has_keda,
         )
 
     def plan(self, draw: Draw = draw_blueprint) -> Plan:

@@ -117,7 +117,7 @@ def test_every_invalid_object_is_told_at_its_place(render: Any, tmp_path: Path, 
 
 @pytest.mark.parametrize("case", valid_cases(), ids=str)
 def test_every_valid_object_is_rendered_or_refused_by_its_engine_alone(render: Any, tmp_path: Path, case: Case) -> None:
-    result = render("-f", write(tmp_path / "a.yaml", case.resource))
+    result = render("-f", write(tmp_path / "a.yaml", case.resource), "--prometheus-url", "http://prometheus:9090")
     if case.resource["spec"]["engine"]["type"] == "acme-engine":
         assert result.status == 1
         assert result.err.startswith("LLMDeployment/own: spec.engine.type: There is no engine 'acme-engine'")
@@ -139,6 +139,20 @@ def test_raw_fields_are_checked(render: Any, tmp_path: Path, case: Case, version
     lines = result.err.splitlines()
     assert {line.split(": ")[1] for line in lines} == set(case.paths), lines
     assert any(case.says in line for line in lines), lines
+
+
+def test_keda_must_know_whom_to_ask(render: Any, tmp_path: Path) -> None:
+    autoscaling = {"mode": "KEDA", "maxReplicas": 3, "targets": {"queuedRequests": 5}}
+    spec = {"model": {"source": "hf://Qwen/Qwen3-0.6B"}, "engine": {"type": "vLLM"}, "autoscaling": autoscaling}
+    body = {"apiVersion": "fairlead.dev/v1alpha1", "kind": "LLMDeployment", "metadata": {"name": "m"}, "spec": spec}
+    path = write(tmp_path / "a.yaml", body)
+    assert render("-f", path, "--prometheus-url", "http://prometheus:9090").kinds.count("ScaledObject") == 1
+    result = render("-f", path)
+    assert result.status == 1
+    assert result.err.startswith("LLMDeployment/m: spec.autoscaling.keda.serverAddress: ")
+    wrong = render("-f", path, "--prometheus-url", "prometheus")
+    assert wrong.status == 2
+    assert "--prometheus-url" in wrong.err
 
 
 def test_what_the_engine_file_refuses_is_told_in_the_objects_terms(render: Any, tmp_path: Path) -> None:

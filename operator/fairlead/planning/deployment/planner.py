@@ -62,6 +62,7 @@ def plan_deployment(
     if metadata.deletion_timestamp:
         return Plan(children=(), deletes=(), status=resource.status)
     live_deployment = find_ours(observed, ObjectKey("Deployment", metadata.namespace, metadata.name), metadata)
+    keda_key = scaled_object_key(metadata.namespace, metadata.name)
     following = follow(resource.spec, resource.status, _read_replicas(live_deployment), observed.signals, now)
     resource = replace(resource, decided_replicas=following.replicas)
     try:
@@ -95,14 +96,13 @@ def plan_deployment(
         *blueprint.budget,
         *scaled_objects,
     )
+    unseen = set() if observed.has_keda else {keda_key}
     children, conflicts = _keep_ours(wanted, observed, metadata)
     planned = PlannedPods(serving.replicas, chosen)
     is_applied = any(child is deployment for child in children)
     rollout = read_rollout(live_deployment, planned if is_applied else None, serving.replicas)
     pods = examine_pods(observed.pods, serving.startup_timeout_s, now)
-    keda = KedaState(
-        observed.has_keda, find_ours(observed, scaled_object_key(metadata.namespace, metadata.name), metadata)
-    )
+    keda = KedaState(observed.has_keda, find_ours(observed, keda_key, metadata))
     scene = _describe_scene(pods, rollout, now)
     scaling = scale(resource.spec, following, observed.signals, scene, keda, resource.status, now)
     situation = Situation(
@@ -125,7 +125,7 @@ def plan_deployment(
     status |= {"conditions": make_conditions(conditions, metadata.generation, resource.status, now)}
     return Plan(
         children=children,
-        deletes=find_deletes(observed, {child.key for child in wanted}, metadata),
+        deletes=find_deletes(observed, {child.key for child in wanted} | unseen, metadata),
         status=status,
         events=(*make_transition_events(conditions, resource.status), *scaling.events),
         requeue_after_s=_find_due(pods, scaling, find_alerts_due_s(observed.signals.alerts, now)),
