@@ -20,13 +20,12 @@ FAR = timedelta(days=366)
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """`start`: cron, five fields, in `time_zone` (IANA name); it lasts until `end` (cron, too) or for `duration_s`: one of the two. Times
-    that a change of clocks skips count as those that follow it; times that come twice count once."""
+    """`start`: cron, five fields, in `time_zone` (IANA name); it lasts until `end` (cron, too). Times that a change of clocks
+    skips count as those that follow it; in an hour that comes twice it is there twice."""
 
     start: str
     replicas: int
-    end: str | None = None
-    duration_s: float | None = None
+    end: str
     time_zone: str = "UTC"
 
 
@@ -34,14 +33,10 @@ def why_not(window: Window) -> dict[str, str]:
     """Why a window cannot be used, by field; empty if it can."""
     reasons = {}
     for name, expression in (("start", window.start), ("end", window.end)):
-        if expression is not None and (reason := _why_no_cron(expression)):
+        if reason := _why_no_cron(expression):
             reasons[name] = reason
     if (reason := _why_no_zone(window.time_zone)) is not None:
         reasons["time_zone"] = reason
-    if (window.end is None) == (window.duration_s is None):
-        reasons["end"] = "say either when it ends or how long it lasts"
-    elif window.duration_s is not None and window.duration_s <= 0:
-        reasons["duration_s"] = "must be more than 0 seconds"
     return reasons
 
 
@@ -50,9 +45,7 @@ def is_active(window: Window, now: datetime) -> bool:
     started = next(_before(window.start, window.time_zone, now), None)
     if started is None:
         return False
-    if window.duration_s is not None:
-        return now - started < timedelta(seconds=window.duration_s)
-    ended = next(_before(window.end or "", window.time_zone, now), None)
+    ended = next(_before(window.end, window.time_zone, now), None)
     return ended is None or ended <= started
 
 
@@ -63,13 +56,7 @@ def floor_of(windows: Sequence[Window], now: datetime) -> int:
 
 def next_change(windows: Sequence[Window], now: datetime) -> datetime | None:
     """When some window begins or ends next, in UTC; None where that is more than a year away."""
-    times = []
-    for window in windows:
-        times += [next(_after(one, window.time_zone, now), None) for one in (window.start, window.end) if one]
-        started = next(_before(window.start, window.time_zone, now), None)
-        if window.duration_s is not None and started is not None:
-            end = started + timedelta(seconds=window.duration_s)
-            times += [end] if end > now else []
+    times = [next(_after(one, window.time_zone, now), None) for window in windows for one in (window.start, window.end)]
     return min((one for one in times if one is not None and one - now <= FAR), default=None)
 
 
