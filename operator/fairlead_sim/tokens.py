@@ -59,10 +59,11 @@ def decode(ids: list[int]) -> str:
     return b"".join(parts).decode(errors="replace")
 
 
-def prefix_blocks(text_tokens: list[str], block_size: int) -> tuple[int, ...]:
-    """Chained hashes of the whole blocks at the beginning of a prompt: equal beginnings give equal hashes."""
+def prefix_blocks(text_tokens: list[str], block_size: int, adapter: str = "") -> tuple[int, ...]:
+    """Chained hashes of the whole blocks at the beginning of a prompt: equal beginnings give equal hashes, with the same
+    adapter: what one has computed is of no use to another."""
     blocks: list[int] = []
-    chained = 0
+    chained = zlib.crc32(adapter.encode(errors="replace"))
     for start in range(0, len(text_tokens) - block_size + 1, block_size):
         chained = zlib.crc32("\0".join(text_tokens[start : start + block_size]).encode(errors="replace"), chained)
         blocks.append(chained << 32 | start)

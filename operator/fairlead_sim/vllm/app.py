@@ -14,6 +14,8 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from fairlead_sim.vllm import chat, completions, pooling, responses, tokenization
+from fairlead_sim.vllm.adapters import Adapter
+from fairlead_sim.vllm.config import ServeConfig
 from fairlead_sim.vllm.errors import APIError
 from fairlead_sim.vllm.http import json_response
 from fairlead_sim.vllm.service import Service
@@ -119,14 +121,21 @@ async def show_metrics(_request: web.Request, service: Service) -> web.StreamRes
 
 
 async def list_models(_request: web.Request, service: Service) -> web.StreamResponse:
-    """The served names."""
+    """The served names, and the adapters with the name that they belong to."""
     config = service.config
     created = int(time.time())
     cards = [model_card(name, config.model, config.max_model_len, created) for name in config.served_names]
+    cards += [adapter_card(adapter, config, created) for adapter in config.adapters]
     return json_response({"object": "list", "data": cards})
 
 
-def model_card(name: str, root: str, max_model_len: int, created: int) -> dict[str, Any]:
+def adapter_card(adapter: Adapter, config: ServeConfig, created: int) -> dict[str, Any]:
+    """The entry of an adapter: with a parent, and without a length."""
+    parent = adapter.base if adapter.base in config.served_names else config.name
+    return model_card(adapter.name, adapter.path, None, created) | {"parent": parent}
+
+
+def model_card(name: str, root: str, max_model_len: int | None, created: int) -> dict[str, Any]:
     """One entry of /v1/models."""
     permission = {
         "id": f"modelperm-{uuid.uuid4().hex}",

@@ -22,7 +22,7 @@ async def handle(request: web.Request, service: Service) -> web.StreamResponse:
     asked = await read(request, ChatRequest)
     model = service.check_model(asked.model)
     tool = choose_tool(asked, auto_tools=service.config.auto_tools)
-    sampling = make_sampling(asked, tool)
+    sampling = make_sampling(asked, tool, service.adapter(model))
     started = service.start(render_prompt(asked.messages), sampling)
     reply = make_reply(request, service, "chatcmpl", model, asked.request_id)
     if asked.stream:
@@ -41,7 +41,7 @@ async def handle(request: web.Request, service: Service) -> web.StreamResponse:
     return json_response(body)
 
 
-def make_sampling(asked: ChatRequest, tool: Function | None) -> Sampling:
+def make_sampling(asked: ChatRequest, tool: Function | None, adapter: str | None) -> Sampling:
     """The sampling parameters of a request."""
     script = None
     if tool is not None:
@@ -62,6 +62,7 @@ def make_sampling(asked: ChatRequest, tool: Function | None) -> Sampling:
         n=asked.n or 1,
         said=last_user_text(asked.messages),
         script=script,
+        adapter=adapter,
     )
 
 

@@ -31,6 +31,7 @@ async def handle(request: web.Request, service: Service) -> web.StreamResponse:
         stops=tuple(asked.stops),
         include_stop=asked.include_stop_str_in_output,
         n=asked.n or 1,
+        adapter=service.adapter(model),
     )
     started = service.start_all(prompts, sampling)
     reply = make_reply(request, service, "cmpl", model, asked.request_id)

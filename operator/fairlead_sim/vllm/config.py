@@ -12,6 +12,7 @@ from typing import Any
 from fairlead_sim.latency import Limits
 from fairlead_sim.modelname import is_pooling
 from fairlead_sim.settings import Settings
+from fairlead_sim.vllm.adapters import Adapter
 
 DEFAULT_MODEL = "Qwen/Qwen3-0.6B"
 DEFAULT_MAX_MODEL_LEN = 32_768
@@ -26,7 +27,7 @@ EFFECTIVE = frozenset(
      "max_num_queued_reqs", "max_num_queued_tokens", "tensor_parallel_size", "pipeline_parallel_size",
      "data_parallel_size", "enable_auto_tool_choice", "tool_call_parser", "enable_prompt_tokens_details",
      "enable_force_include_usage", "enable_server_load_tracking", "enable_request_id_headers", "fingerprint_mode",
-     "fingerprint_value"}
+     "fingerprint_value", "enable_lora", "lora_modules"}
 )  # fmt: skip
 
 
@@ -41,6 +42,7 @@ class ServeConfig:
     version: str
     model: str
     served_names: tuple[str, ...]
+    adapters: tuple[Adapter, ...]
     host: str
     port: int
     max_model_len: int
@@ -69,6 +71,12 @@ class ServeConfig:
         """The first served name: metrics and answers carry it."""
         return self.served_names[0]
 
+    def find_adapter(self, name: str) -> Adapter | None:
+        """The adapter that requests by this name get. A served name is never one, as in vLLM, which looks for these first."""
+        if name in self.served_names:
+            return None
+        return next((adapter for adapter in self.adapters if adapter.name == name), None)
+
 
 def make_config(
     arguments: argparse.Namespace, flags: Mapping[str, Any], environment: Mapping[str, str], settings: Settings
@@ -86,6 +94,7 @@ def make_config(
         version=flags["version"],
         model=model,
         served_names=tuple(given.get("served_model_name") or [model]),
+        adapters=_adapters(given),
         host=given.get("host") or "0.0.0.0",  # noqa: S104 - vLLM's own default
         port=given.get("port", 8000),
         max_model_len=max_model_len,
@@ -109,6 +118,24 @@ def make_config(
         keep_alive_on_death=environment.get("VLLM_KEEP_ALIVE_ON_ENGINE_DEATH", "0") in ("1", "true", "True"),
         without_effect=tuple(sorted(name for name in given if name not in EFFECTIVE)),
     )
+
+
+def _adapters(given: Mapping[str, Any]) -> tuple[Adapter, ...]:
+    """vLLM loads each of them before it serves, and does not start with one that it cannot load."""
+    adapters: tuple[Adapter, ...] = tuple(given.get("lora_modules", ()))
+    for number, adapter in enumerate(adapters):
+        if not adapter.name or not adapter.path:
+            raise StartupError("ValueError: Both 'lora_name' and 'lora_path' must be provided.")
+        if adapter.name in {one.name for one in adapters[:number]}:
+            raise StartupError(
+                f"ValueError: The lora adapter '{adapter.name}' has already been loaded. If you want to load the adapter "
+                "in place, set 'load_inplace' to True."
+            )
+    if adapters and not given.get("enable_lora"):
+        raise StartupError(
+            "ValueError: Call to add_lora method failed: LoRA is not enabled. Use --enable-lora to enable LoRA."
+        )
+    return adapters
 
 
 def _is_pooling(given: Mapping[str, Any], model: str) -> bool:

@@ -15,6 +15,8 @@ from typing import Any, NoReturn
 
 import yaml
 
+from fairlead_sim.vllm.adapters import AdaptersAction
+
 FLAGS_FILE = Path(__file__).resolve().parent.parent / "vllm_flags.json"
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)([kKmMgGtT])")
@@ -122,6 +124,8 @@ def _add_flag(parser: argparse.ArgumentParser, flag: dict[str, Any]) -> None:
             parser.add_argument(*flag["negative"], dest=dest, action="store_const", const=False, default=None)
         return
     nargs: dict[str, Any] = {"one": {}, "optional": {"nargs": "?"}, "many": {"nargs": "*"}}[flag["values"]]
+    if dest == "lora_modules":
+        nargs["action"] = AdaptersAction
     choices = flag.get("choices")
     convert = _converter(flag["type"])
     if choices and convert in (int, float):
@@ -138,7 +142,10 @@ def parse(arguments: Sequence[str], flags: dict[str, Any]) -> argparse.Namespace
         given = _move_model_to_front(given)
         if "--config" in given:
             given = _insert_config_file(given)
-    return make_parser(flags).parse_args(_merge_dotted(_normalise(given)))
+    try:
+        return make_parser(flags).parse_args(_merge_dotted(_normalise(given)))
+    except ValueError as error:  # of an action: argparse itself turns only those of a type into usage
+        raise CommandLineError(f"ValueError: {error}") from error
 
 
 def _move_model_to_front(given: list[str]) -> list[str]:

@@ -24,7 +24,8 @@ async def handle(request: web.Request, service: Service) -> web.StreamResponse:
     if asked.previous_response_id is not None:
         raise not_found(f"Response with id '{asked.previous_response_id}' not found.")
     messages = messages_of(asked)
-    sampling = Sampling(max_tokens=asked.max_output_tokens, said=last_user_text(messages))
+    said = last_user_text(messages)
+    sampling = Sampling(max_tokens=asked.max_output_tokens, said=said, adapter=service.adapter(model))
     [answer] = service.start(render_prompt(messages), sampling)
     template = make_template(asked, model, service)
     if asked.stream:

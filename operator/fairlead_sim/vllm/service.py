@@ -30,6 +30,8 @@ class Sampling:
     n: int = 1
     #: What the user said last, where the prompt is a conversation.
     said: str | None = None
+    #: The LoRA adapter that answers, instead of the model itself.
+    adapter: str | None = None
     #: A text that must be answered (tool arguments, JSON), instead of prose.
     script: str | None = None
 
@@ -68,10 +70,14 @@ class Service:
         """The model's name for the answer. Raises APIError 404 for one that is not served."""
         if not name:
             return self.config.name
-        if name not in self.config.served_names:
+        if name not in self.config.served_names and self.config.find_adapter(name) is None:
             aliases = ", ".join(self.config.served_names)
             raise not_found(f"The model `{name}` does not exist. Valid aliases: {aliases}.", "model")
         return name
+
+    def adapter(self, model: str) -> str | None:
+        """The adapter behind the name of an answer, if it is one."""
+        return None if self.config.find_adapter(model) is None else model
 
     def check_length(self, prompt_tokens: int, max_tokens: int | None) -> int:
         """Output tokens that fit behind the prompt. Raises APIError 400 when prompt or wish are too long."""
@@ -125,7 +131,7 @@ class Service:
         self.check_admission(sampling.n * len(prompts), sampling.n * sum(map(len, split)))
         started: list[Answer] = []
         for prompt, prompt_tokens, room in zip(prompts, split, rooms, strict=True):
-            prefix = tokens.prefix_blocks(prompt_tokens, self.config.limits.block_size)
+            prefix = tokens.prefix_blocks(prompt_tokens, self.config.limits.block_size, sampling.adapter or "")
             for number in range(sampling.n):
                 script, length, natural = self._script(prompt, sampling, number, room)
                 sequence = Sequence(max(1, len(prompt_tokens)), length, prefix)
@@ -148,7 +154,9 @@ class Service:
             said = tokens.split(sampling.script)
             length = min(len(said), room if wanted is None else wanted)
             return iter(said), length, length == len(said)
-        script = answers.answer(self.config.name, prompt, said=sampling.said, seed=seed, index=index)
+        script = answers.answer(
+            sampling.adapter or self.config.name, prompt, said=sampling.said, seed=seed, index=index
+        )
         if wanted is not None:
             return script, wanted, False
         if sampling.ignore_eos or sampling.min_tokens >= room:
