@@ -80,19 +80,19 @@ class Judge:
             return f"must reach {[t.backend for t in ruling.tried]}, is {reached.status}"
         if reached.mark not in ruling.classes:
             return f"is {ruling.classes}, is marked {reached.mark}"
-        wanted = self._wanted(ruling.tried, request.path)
+        wanted = self._wanted(request.model, ruling.tried, request.path)
         if not _follows(wanted, reached):
             got = [_names(group) for group in reached.attempts]
             return f"must try {[[*map(str, members)] for _, members in wanted]}, tries {got}"
         return ""
 
-    def _wanted(self, tried: Sequence[Target], path: str) -> list[Step]:
+    def _wanted(self, model: str, tried: Sequence[Target], path: str) -> list[Step]:
         def facts(target: Target) -> Facts | None:
             return self.facts(target.backend, target.model, path)
 
         return [
             (Counter((facts(target), weight) for target, weight in shares), Counter(map(facts, members)))
-            for shares, members in attempts(tried)
+            for shares, members in attempts(tried, comes_back=self.law.comes_back(model, tried))
         ]
 
     # The walls --------------------------------------------------------------------------------------------------------------

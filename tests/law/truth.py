@@ -69,6 +69,7 @@ class Target:
     model: str
     weight: int
     priority: int
+    sleeps: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,9 +221,23 @@ class Law:
                 t.get("model") or self._served(t["backend"], model),
                 t.get("weight", 1),
                 t.get("priority", 0),
+                self._sleeps(t["backend"]),
             )
             for t in self.models[model]["targets"]
         ]
+
+    def _sleeps(self, backend: str) -> bool:
+        if "provider" in self.backends[backend]:
+            return False
+        found = self.world["deployments"].get(self.backends[backend]["deployment"]["name"])
+        return bool(found and found.get("wakes", False))
+
+    def comes_back(self, model: str, tried: Sequence[Target]) -> bool:
+        """Whether who finds nobody awake is to wait for them, having only looked for some: with `overflowAfter` (shorter than patience in
+        all cases), and several that sleep behind which nobody else stands."""
+        last = max((target.priority for target in tried), default=0)
+        sleepers = [target for target in tried if target.priority == last and target.sleeps]
+        return "overflowAfter" in self.models[model].get("hold", {}) and len(sleepers) > 1
 
     def _served(self, backend: str, model: str) -> str:
         if "provider" in self.backends[backend]:
@@ -290,14 +305,15 @@ def _denied(*statuses: int) -> Ruling:
     return Ruling(frozenset(statuses), (), (), (), ())
 
 
-def attempts(tried: Sequence[Target]) -> list[tuple[list[tuple[Target, int]], list[Target]]]:
+def attempts(tried: Sequence[Target], *, comes_back: bool) -> list[tuple[list[tuple[Target, int]], list[Target]]]:
     """ "Failover renders the weighted group first, then each permitted target of that priority …, then the next priority." Per
     priority: who may be asked first, with which share, and who is asked in the course of it, each exactly once, whatever was drawn
     ("every permitted healthy target is tried at least once"; twice would cost a silent one's whole time twice). Weight 0 is "only when
-    others fail"; where all have it nobody is drawn, and they come in any order: no shares."""
+    others fail"; where all have it nobody is drawn, and they come in any order: no shares. `comes_back`: those of the last priority are
+    asked in a second round, since the first one only looked whether they sleep."""
     steps: list[tuple[list[tuple[Target, int]], list[Target]]] = []
     for priority in sorted({target.priority for target in tried}):
         members = [target for target in tried if target.priority == priority]
         weighted = [(target, target.weight) for target in members if target.weight > 0]
         steps.append((weighted if len(members) > 1 else [], members))
-    return steps
+    return [*steps, *(steps[-1:] if comes_back else [])]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
 
 
 class FakeTimeLoop(asyncio.SelectorEventLoop):
@@ -27,11 +29,11 @@ class FakeTimeLoop(asyncio.SelectorEventLoop):
         super()._run_once()  # type: ignore[misc]
 
 
-def run_in_fake_time(test: Callable[[], Coroutine[Any, Any, None]], limit_s: float = 100_000.0) -> None:
-    """Run an async test; it fails when it is not over within `limit_s` seconds of fake time."""
+def run_in_fake_time(test: Callable[[], Coroutine[Any, Any, Result]], limit_s: float = 100_000.0) -> Result:
+    """Run an async test and return what it returns; it fails when it is not over within `limit_s` seconds of fake time."""
     loop = FakeTimeLoop()
     try:
-        loop.run_until_complete(asyncio.wait_for(test(), limit_s))
+        return loop.run_until_complete(asyncio.wait_for(test(), limit_s))
     finally:
         for task in asyncio.all_tasks(loop):
             task.cancel()

@@ -121,6 +121,9 @@ class Weighted:
     weight: int
 
 
+_Group = tuple[Weighted, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Timeouts:
     """Seconds. `attempt_s`: of one try without stream; None: as long as all of them may take."""
@@ -408,39 +411,52 @@ def _make_chain(
     permitted = [
         target for target in model.targets if target.backend in verdict.permitted and target.backend in upstreams
     ]
-    groups: list[tuple[Weighted, ...]] = []
-    for priority in sorted({target.priority for target in permitted}):
-        same = [target for target in permitted if target.priority == priority]
-        groups += _make_groups(same, model, upstreams, served_models)
+    stages = [
+        _make_groups([one for one in permitted if one.priority == priority], model, upstreams, served_models)
+        for priority in sorted({target.priority for target in permitted})
+    ]
     timeouts = _read_timeouts(model.timeouts or RouteTimeoutsSpec())
     waking = frozenset(target.backend for target in permitted if upstreams[target.backend].can_wake)
     if model.hold is not None and waking:
-        groups = _hold(groups, model.name, model.hold, timeouts, waking)
+        stages = _hold(stages, model.name, model.hold, timeouts, waking)
     return Chain(
         model=model.name,
         data_class=verdict.class_for({target.backend for target in model.targets}),
-        groups=tuple(groups),
+        groups=tuple(group for stage in stages for group in stage),
         timeouts=timeouts,
     )
 
 
 def _hold(
-    groups: Sequence[tuple[Weighted, ...]], model: str, spec: HoldSpec, timeouts: Timeouts, waking: frozenset[str]
-) -> list[tuple[Weighted, ...]]:
-    """The same attempts, in the same order. Whoever has another one after it waits for that long, and the last one as long as patience."""
+    stages: Sequence[list[_Group]], model: str, spec: HoldSpec, timeouts: Timeouts, waking: frozenset[str]
+) -> list[list[_Group]]:
+    """How long each attempt waits; `stages`: the groups of each priority. Whoever has another one after it waits for `overflowAfter`, and
+    the last one as long as patience. Of several of one priority that sleep a request waits for the first in its order, which is the one
+    into whose share it falls, and only looks for the others; when nobody is awake at all, it waits for that one until patience ends
+    before it waits for another."""
     patience_s = parse_duration_s(spec.patience)
-    overflow_s = parse_duration_s(spec.overflow_after) if spec.overflow_after is not None else patience_s
+    overflow_s = (
+        min(parse_duration_s(spec.overflow_after), patience_s) if spec.overflow_after is not None else patience_s
+    )
 
     def hold(weighted: Weighted, wait_s: float) -> Weighted:
         wait = wait_s if weighted.attempt.backend in waking else None
         made = Hold(model, wait, spec.max_requests, timeouts.response_headers_s, timeouts.attempt_s)
         return replace(weighted, attempt=replace(weighted.attempt, hold=made))
 
-    last = len(groups) - 1
-    return [
-        tuple(hold(one, patience_s if number == last else min(overflow_s, patience_s)) for one in group)
-        for number, group in enumerate(groups)
-    ]
+    def plan(order: Sequence[Weighted], *, is_last: bool) -> list[tuple[Weighted, float]]:
+        sleepers = [one for one in order if one.attempt.backend in waking]
+        if len(sleepers) < 2 or overflow_s == patience_s:
+            return [(one, patience_s if is_last and one is order[-1] else overflow_s) for one in order]
+        planned = [(one, overflow_s if one is sleepers[0] else 0.0) for one in order]
+        # Where nobody else is left: once more from the beginning, waiting for each.
+        return [*planned, *((one, patience_s) for one in order)] if is_last else planned
+
+    held = []
+    for stage in stages:
+        orders = [plan(order, is_last=stage is stages[-1]) for order in zip(*stage, strict=True)]
+        held.append([tuple(hold(*one) for one in group) for group in zip(*orders, strict=True)])
+    return held
 
 
 def _make_groups(
@@ -448,7 +464,7 @@ def _make_groups(
     model: RouteModelSpec,
     upstreams: Mapping[str, Upstream],
     served_models: Mapping[str, str],
-) -> list[tuple[Weighted, ...]]:
+) -> list[_Group]:
     """The weighted choice first, then each of the others, so that all of them are tried and none is asked twice: one that is silent would
     cost its whole time again. One number is drawn per request and counts for all of its attempts. So the groups of a priority have
     the same weights in the same order: whose share the draw falls into is asked first, and in each later group others stand there."""

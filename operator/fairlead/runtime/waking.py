@@ -18,8 +18,9 @@ from fairlead.gateway.envoy.loaded import Held, read_held
 from fairlead.kube.cache import Cache, Entry
 from fairlead.kube.resources import LLMDEPLOYMENT, LLMROUTE, POD
 from fairlead.planning.route.surroundings import wakes_for_requests
+from fairlead.planning.route.waking import find_neighbours
 
-__all__ = ["LOOK_S", "Source", "Waker"]
+__all__ = ["LOOK_S", "SETTLES_S", "Source", "Waker"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,8 @@ LOOK_S: Final = 1.0
 TELL_AGAIN_S: Final = 5.0
 #: For how long a request that found nobody, and did not wait, counts as one that waits: until whoever decides has had its turn, seconds.
 REMEMBERED_S: Final = 10.0
+#: Until all gateways know the first pod of a deployment, seconds. Who looks for another one meanwhile looked for this one, too.
+SETTLES_S: Final = 5.0
 #: So many gateways are asked at once; of more, each in its turn.
 MOST_ASKED: Final = 200
 
@@ -45,17 +48,27 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A gateway's pod, and the deployments at zero that its route knows by these names of backends."""
+    """A gateway's pod, and the deployments at zero that its route knows by these names of backends. `waited_for`: backends beside which
+    another one sleeps: who waits tells which of them is wanted, and who only looked does not."""
 
     uid: str
     address: str
     sleepers: Mapping[str, ObjectKey]
+    waited_for: frozenset[str]
 
 
 @dataclass(slots=True)
 class _Told:
     at: float
     count: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """What a route says of deployments: by the names of backends, and which others are beside each (`find_neighbours`)."""
+
+    deployments: Mapping[str, str]
+    neighbours: Mapping[str, frozenset[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +102,7 @@ class Waker:
         self._rose: dict[tuple[str, str], float] = {}  # the same -> when it was more than before
         self._counts: dict[tuple[str, ObjectKey], int] = {}  # uid and deployment -> requests that wait
         self._told: dict[ObjectKey, _Told] = {}
+        self._slept: dict[ObjectKey, float] = {}  # deployment -> when it was asleep last
         self._turn = 0
 
     def held(self, deployment: ObjectKey) -> int | None:
@@ -144,14 +158,16 @@ class Waker:
 
     def _read(self, asked: _Asked, answer: Mapping[str, Any] | str) -> None:
         """The counter says of any request that nobody was there, with or without hold; a lower one is that of a gateway which has started
-        anew, and one that is not told yet is 0. What it was before the first answer nobody knows."""
+        anew, and one that is not told yet is 0. What it was before the first answer nobody knows. An answer as a text does not tell who
+        waits."""
         held, now = read_held(answer), self._clock()
         counts: dict[ObjectKey, tuple[int, bool]] = {}
         for backend, key in asked.sleepers.items():
             one, place = held.get(backend, Held()), (asked.uid, backend)
             before = self._missed.get(place)
             self._missed[place] = one.missed
-            if before is not None and one.missed != before and one.missed > 0:
+            counts_looks = backend not in asked.waited_for or isinstance(answer, str)
+            if counts_looks and before is not None and one.missed != before and one.missed > 0:
                 self._rose[place] = now
             waiting, is_recent = counts.get(key, (0, False))
             is_recent |= place in self._rose and now - self._rose[place] < REMEMBERED_S
@@ -181,16 +197,29 @@ class Waker:
         """Gateways of routes that name a deployment at zero."""
         self._before, self._known = self._known, {}
         sleepers = {key for key in self._cache.keys(LLMDEPLOYMENT.kind) if self._recall(key, _is_asleep)}
+        now = self._clock()
+        self._slept = {key: at for key, at in self._slept.items() if now - at < SETTLES_S} | dict.fromkeys(
+            sleepers, now
+        )
         namespaces = {key.namespace for key in sleepers}
         for route in self._cache.keys(LLMROUTE.kind) if sleepers else ():
-            named = (self._recall(route, _read_deployments) or {}) if route.namespace in namespaces else {}
-            wanted = {
-                backend: key
-                for backend, name in named.items()
-                if (key := ObjectKey(LLMDEPLOYMENT.kind, route.namespace, name)) in sleepers
+            named = self._recall(route, _read_route) if route.namespace in namespaces else None
+            if named is None:
+                continue
+            keys = {
+                backend: ObjectKey(LLMDEPLOYMENT.kind, route.namespace, name)
+                for backend, name in named.deployments.items()
             }
+            wanted = {backend: key for backend, key in keys.items() if key in sleepers}
+            beside = frozenset(
+                backend
+                for backend, key in wanted.items()
+                if any(
+                    keys.get(one, key) != key and keys[one] in self._slept for one in named.neighbours.get(backend, ())
+                )
+            )
             if wanted:
-                yield from (_Asked(uid, address, wanted) for uid, address in self._find_gateways(route))
+                yield from (_Asked(uid, address, wanted, beside) for uid, address in self._find_gateways(route))
 
     def _find_gateways(self, route: ObjectKey) -> Iterator[tuple[str, str]]:
         """uid and address of the pods that may answer: its own, and those of engines that carry it."""
@@ -225,15 +254,16 @@ def _is_asleep(raw: Mapping[str, Any]) -> bool:
     )
 
 
-def _read_deployments(raw: Mapping[str, Any]) -> Mapping[str, str]:
-    """Backend -> deployment, of a route that need not be valid."""
+def _read_route(raw: Mapping[str, Any]) -> _Named:
+    """Of a route that need not be valid."""
     spec = raw.get("spec")
     backends = spec.get("backends") if isinstance(spec, Mapping) else None
-    return {
+    deployments = {
         str(backend.get("name")): str(backend["deployment"].get("name"))
         for backend in backends or ()
         if isinstance(backend, Mapping) and isinstance(backend.get("deployment"), Mapping)
     }
+    return _Named(deployments, find_neighbours(raw))
 
 
 def _read_own_address(raw: Mapping[str, Any]) -> str:

@@ -80,9 +80,67 @@ def test_who_has_another_target_that_may_take_it_waits_for_less(
     assert waits(table, "Confidential") == confidential
 
 
-def test_the_last_attempt_waits_whatever_was_drawn_first() -> None:
-    table = table_of([{"backend": "alpha", "weight": 3}, {"backend": "beta"}], {"overflowAfter": "1s"}, "alpha", "beta")
-    assert waits(table) == [[1, 1], [120, 120]]
+CANARY = [{"backend": "alpha", "weight": 9}, {"backend": "beta", "weight": 1}]
+
+
+def names(table: RouteTable, wanted: str = "Public") -> list[str]:
+    """Of each attempt the backends, in the order of the shares."""
+    return [" ".join(one.attempt.backend for one in group) for group in chain_of(table, wanted).groups]
+
+
+def test_of_two_that_sleep_a_request_waits_for_that_into_whose_share_it_falls_and_looks_whether_the_other_is_awake() -> (
+    None
+):
+    table = table_of(CANARY, {"overflowAfter": "5s"}, "alpha", "beta")
+    assert waits(table) == [[5, 5], [0, 0], [120, 120], [120, 120]]
+    assert names(table) == ["alpha beta", "beta alpha", "alpha beta", "beta alpha"]
+    assert [[one.weight for one in group] for group in chain_of(table).groups] == [[9, 1]] * 4
+
+
+def test_without_overflow_a_canary_is_waited_for_and_then_the_other_one() -> None:
+    table = table_of(CANARY, {"patience": "30s"}, "alpha", "beta")
+    assert (waits(table), names(table)) == ([[30, 30], [30, 30]], ["alpha beta", "beta alpha"])
+
+
+@pytest.mark.parametrize("waking", ["alpha", "beta"])
+def test_one_that_never_sleeps_is_where_the_others_requests_go(waking: str) -> None:
+    """And who finds it down waits for the one that sleeps until patience ends."""
+    table = table_of(CANARY, {"overflowAfter": "5s"}, waking)
+    own = ["alpha", "beta"].index(waking)
+    assert [group[own] for group in waits(table)] == [5, None]
+    assert [group[1 - own] for group in waits(table)] == [None, 120]
+
+
+def test_with_somebody_of_the_next_priority_nobody_comes_back() -> None:
+    """It serves; and of two that sleep before it a request waits for one, not for one after the other."""
+    table = table_of(
+        [*CANARY, {"backend": "openai", "model": "gpt", "priority": 1}], {"overflowAfter": "5s"}, "alpha", "beta"
+    )
+    assert waits(table) == [[5, 5], [0, 0], [None]]
+    assert waits(table, "Confidential") == [[5, 5], [0, 0], [120, 120], [120, 120]]
+
+
+def test_each_attempt_leads_to_a_cluster_that_is_there() -> None:
+    """A wait of nothing is the same wait whoever says so."""
+    files = render_files(table_of(CANARY, {"overflowAfter": "0s"}, "alpha", "beta"), GatewaySettings()).routing
+    (routes,) = json.loads(files["rds-public.json"])["resources"]
+    groups = [one["extension"]["typed_config"]["priority_groups"] for one in routes["cluster_specifier_plugins"]]
+    led = {cluster["cluster_name"] for many in groups for group in many for cluster in group["clusters"]}
+    assert len(led) == 4
+    assert led <= {cluster["name"] for cluster in json.loads(files["cds.json"])["resources"]}
+
+
+def test_sleepers_of_two_priorities_are_waited_for_one_after_the_other() -> None:
+    targets = [{"backend": "alpha"}, {"backend": "beta", "priority": 1}]
+    assert waits(table_of(targets, {"overflowAfter": "5s"}, "alpha", "beta")) == [[5], [120]]
+
+
+def test_an_adapter_and_its_model_are_one_that_sleeps() -> None:
+    """Each is answered by that into whose share it falls."""
+    targets = [{"backend": "alpha", "weight": 9}, {"backend": "alpha", "model": "acme", "weight": 1}]
+    table = table_of(targets, {"overflowAfter": "5s"}, "alpha")
+    assert waits(table) == [[5, 5], [0, 0], [120, 120], [120, 120]]
+    assert [one.attempt.model for one in chain_of(table).groups[2]] == ["alpha-model", "acme"]
 
 
 def test_nobody_waits_for_what_does_not_wake_or_without_a_hold() -> None:
