@@ -167,8 +167,9 @@ def test_an_api_server_that_is_away(patient: Patient) -> None:
     before = patient.metric(r'rest_client_requests_total\{code="<error>",.*\}')
     patient.relay.be(Mode.REFUSING)
     until(lambda: not patient.debug["leading"], "it stops working")
-    assert patient.said("could not be renewed in time")
-    assert patient.said("No longer leading")
+    # It stops by the clock, and says so when it looks at the clock next.
+    until(lambda: patient.said("could not be renewed in time"), "the log says why")
+    until(lambda: patient.said("No longer leading"), "the log says that it stops")
     page = until(lambda: (page := patient.debug)["lease"]["renewedSecondsAgo"] > 5 and page, "the Lease grows old")
     assert page["streams"][f"pods in {patient.namespace}"]["silentSeconds"] > 1
     assert patient.metric(r'rest_client_requests_total\{code="<error>",.*\}') > before
