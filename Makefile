@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 # Tests that need no cluster run on all cores. Those that need one wait more than they work: two processes, each with clusters of
-# its own, share them file by file. The long ones among them, which measure and starve others, run one after the other.
+# its own, share them file by file, the long ones too. Those marked `alone`, which measure or starve others, run one after the other.
 PURE := -n auto --dist worksteal tests/unit tests/golden tests/law tests/world $(wildcard tests/sim)
 PAIRED := -n 2 --dist loadfile
 LIVE := $(filter-out tests/unit tests/golden tests/law tests/sim tests/world tests/data tests/bench tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
@@ -71,8 +71,8 @@ test: lint types check-generated control-plane ## everything but the long tests 
 .PHONY: test-all
 test-all: lint types check-generated control-plane engines tools ## everything, long tests too (what CI runs)
 	@failed=0; set -x; $(PYTEST) --durations=25 $(PURE) || failed=1; \
-	  $(PYTEST) --durations=25 -m "not long" $(PAIRED) $(LIVE) || failed=1; \
-	  $(PYTEST) --durations=25 -m long $(LIVE) || failed=1; exit $$failed
+	  $(PYTEST) --durations=25 -m "not alone" $(PAIRED) $(LIVE) || failed=1; \
+	  $(PYTEST) --durations=25 -m alone $(LIVE) || failed=1; exit $$failed
 
 .PHONY: unit
 unit: init ## the fast tests only
@@ -87,8 +87,8 @@ soak: init control-plane ## random edits, faults and kills for MINUTES=60, every
 	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),60) --crs $(or $(CRS),200) $(if $(SEED),--seed $(SEED))
 
 .PHONY: sweep
-sweep: init ## every schedule of the simulation (some 20 minutes on two cores); CI takes each third
-	FAIRLEAD_SWEEP_EVERY=1 $(PYTEST) -n auto --dist worksteal -m long tests/sim -k all_schedules
+sweep: init ## all schedules of the simulation and a million cases of the law (some 30 minutes on two cores); CI takes a part
+	FAIRLEAD_SWEEP_EVERY=1 FAIRLEAD_LAW_PARTS=14 $(PYTEST) -n auto --dist worksteal -m long tests/sim tests/law -k "all_schedules or the_law_permits"
 
 .PHONY: demo
 demo: init ## the main job on a local cluster: STORY=serve, KEEP=1 leaves it running

@@ -42,7 +42,10 @@ _CLUSTER_TESTS = frozenset((Path(__file__).parent / "cluster").glob("test_*.py")
 @pytest.hookimpl(tryfirst=True)  # before markers take tests away: the long ones may be left out of a whole run
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Note whether all tests of the operator on a cluster are in this run, but perhaps the long ones. Those alone are no whole run."""
-    everything = config.option.markexpr in ("", "not long") and not config.option.keyword
+    hasty = [item.nodeid for item in items if item.get_closest_marker("alone") and not item.get_closest_marker("long")]
+    if hasty:
+        raise pytest.UsageError(f"marked alone and not long, so that `make test` would run them beside others: {hasty}")
+    everything = config.option.markexpr in ("", "not long", "not alone") and not config.option.keyword
     WITNESS.whole = everything and {item.path for item in items} >= _CLUSTER_TESTS
 
 

@@ -113,6 +113,7 @@ def test_of_two_replicas_one_works_and_the_other_takes_over_at_once_after_a_clea
     world.wait_observed("n")
 
 
+@pytest.mark.alone
 @pytest.mark.long
 def test_after_a_crash_of_the_leader_the_other_takes_over_in_twenty_seconds(world: World) -> None:
     cluster = world.cluster

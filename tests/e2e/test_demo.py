@@ -38,6 +38,7 @@ def tell(story: str, marker: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
+@pytest.mark.alone
 @pytest.mark.long
 def test_the_story_of_scaling_is_told_as_promised(binaries: Binaries) -> None:
     marker = f"scaling-demo-of-{os.getpid()}"

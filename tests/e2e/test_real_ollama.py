@@ -28,7 +28,7 @@ from fairlead_cluster.processes import wait_until
 from fairlead_cluster.registry import Registry
 from fairlead_cluster.tinymodel import TinyModel, write_tiny_model
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.alone]
 
 PLAIN_HTTP = {"name": "FAIRLEAD_PULL_INSECURE", "value": "1"}
 MEGABYTE = 1_000_000

@@ -26,7 +26,7 @@ from fairlead_cluster.node.options import Engines, Options
 from fairlead_cluster.registry import Registry
 from fairlead_cluster.tinymodel import TinyModel, write_tiny_model
 
-pytestmark = [pytest.mark.cluster, pytest.mark.long]
+pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.alone]
 
 Json = dict[str, Any]
 READY_S = 90.0

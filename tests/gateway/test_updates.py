@@ -214,6 +214,7 @@ async def test_sixty_generations_under_load(world: World, client: httpx.AsyncCli
     await run(world, client, 60)
 
 
+@pytest.mark.alone
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 async def test_a_thousand_generations_under_load(world: World, client: httpx.AsyncClient) -> None:

@@ -19,7 +19,7 @@ from tests.monitoring.test_chain import find_startable
 
 from fairlead_cluster.cluster import LocalCluster
 
-pytestmark = [pytest.mark.cluster, pytest.mark.long]
+pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.alone]
 
 #: Between what calm prompts take on a busy machine and what busy ones take.
 FIRST_TOKEN_S = 0.75

@@ -15,6 +15,7 @@ SEED = int(os.environ.get("SOAK_SEED", "27"))
 
 
 @pytest.mark.cluster
+@pytest.mark.alone
 @pytest.mark.long
 @pytest.mark.timeout(MINUTES * 60 + 900)
 def test_five_minutes_of_random_life_at_200_models(binaries: Binaries, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tests.cluster.operator_world import QUIET_S, Json, make_cr, until
 from fairlead_cluster.audit import AuditMark
 from fairlead_cluster.cluster import LocalCluster
 
-pytestmark = [pytest.mark.cluster, pytest.mark.long]
+pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.alone]
 
 BATCH = 100
 DEADLINE_S = 400.0

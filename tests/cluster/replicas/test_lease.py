@@ -13,7 +13,7 @@ from tests.cluster.replicas.test_takeover import ALLOWANCE_S, assert_nothing_los
 
 from fairlead_cluster.operators import OPERATOR_NAMESPACE
 
-pytestmark = [pytest.mark.cluster, pytest.mark.long]
+pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.alone]
 
 #: Long pauses between renewals, so that a leader is long unaware of what was done to its Lease.
 SLOW = ("--lease-duration-s=8", "--renew-deadline-s=6", "--retry-period-s=2")

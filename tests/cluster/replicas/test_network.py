@@ -34,6 +34,7 @@ MODELS = 6
 ARRIVED_S = 4.0  # what was kept arrives at once; that nothing was kept is told by nobody
 
 
+@pytest.mark.alone
 @pytest.mark.long
 def test_a_request_that_arrives_after_its_sender_was_replaced_sets_nothing_back(team: Team) -> None:
     """The leader wrote in time, the network kept it, and meanwhile another leads and the spec has changed again."""
@@ -103,6 +104,7 @@ def _edits(watcher: ChangeLoad, names: list[str]) -> set[int | None]:
     }
 
 
+@pytest.mark.alone
 @pytest.mark.long
 @pytest.mark.parametrize("fault", [Relay.cut, Relay.black_hole], ids=["told", "untold"])
 def test_a_leader_that_is_cut_off_stops_and_another_works_on(team: Team, fault: Callable[[Relay], None]) -> None:

@@ -77,7 +77,7 @@ def wait_for_takeover(team: Team, by: Replica, since: datetime, within_s: float)
     ("options", "within_s"),
     [
         pytest.param(SHORT, SHORT_DURATION_S + 1, id="short terms"),
-        pytest.param((), CRASH_S, id="defaults", marks=pytest.mark.long),
+        pytest.param((), CRASH_S, id="defaults", marks=[pytest.mark.long, pytest.mark.alone]),
     ],
 )
 def test_a_leader_that_crashes_under_load_is_replaced_and_nothing_is_lost(
@@ -95,6 +95,7 @@ def test_a_leader_that_crashes_under_load_is_replaced_and_nothing_is_lost(
     assert took_s <= within_s + ALLOWANCE_S
 
 
+@pytest.mark.alone
 @pytest.mark.long
 def test_a_leader_that_is_stopped_cleanly_under_load_is_replaced_at_once(team: Team) -> None:
     one, two = team.start_pair()
@@ -108,6 +109,7 @@ def test_a_leader_that_is_stopped_cleanly_under_load_is_replaced_at_once(team: T
     assert took_s <= CLEAN_S + ALLOWANCE_S
 
 
+@pytest.mark.alone
 @pytest.mark.long
 def test_a_leader_that_is_frozen_under_load_is_replaced_in_time_and_stands_by_when_it_thaws(team: Team) -> None:
     one, two = team.start_pair()
@@ -126,6 +128,7 @@ def test_a_leader_that_is_frozen_under_load_is_replaced_in_time_and_stands_by_wh
     assert team.judge.writes_beyond_lease(one.user, DEFAULT_DURATION_S, frozen=True) == []
 
 
+@pytest.mark.alone
 @pytest.mark.long
 def test_a_leader_without_a_rival_that_was_frozen_forgets_nothing_of_what_it_woke_to(team: Team) -> None:
     """It hears of changes before it has renewed its Lease, which nobody took: the same term goes on."""
@@ -142,6 +145,7 @@ def test_a_leader_without_a_rival_that_was_frozen_forgets_nothing_of_what_it_wok
             world.wait_observed(name)
 
 
+@pytest.mark.alone
 @pytest.mark.long
 def test_leaders_that_are_frozen_in_turn_never_write_when_they_thaw(team: Team) -> None:
     """Many times, in the middle of as much work as there can be: a write may be under way at the instant of the freeze."""

@@ -8,7 +8,7 @@ import pytest
 from tests.cluster.replicas.conftest import Team
 from tests.cluster.replicas.test_takeover import QUIET_S, SHORT, assert_nothing_lost, load_on
 
-pytestmark = [pytest.mark.cluster, pytest.mark.long]
+pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.alone]
 
 
 def test_two_leaders_at_once_converge_and_are_quiet(team: Team) -> None:
