@@ -7,6 +7,7 @@ A failure names the seed and the number of the route, which is all that is neede
 from __future__ import annotations
 
 import ast
+import os
 import random
 import time
 from collections import Counter
@@ -24,6 +25,8 @@ from tests.law.truth import CLASSES, Law, Request, Ruling, highest, rank
 
 SEED: Final = 20261127
 SHOWN: Final = 5
+#: CI judges 300,000 cases; `make sweep` takes 14 parts, a million.
+PARTS: Final = int(os.environ.get("FAIRLEAD_LAW_PARTS", "4"))
 #: Class of the request, class that it declares, state of one of its targets, caller.
 Combination = tuple[str, str | None, State, Who]
 
@@ -106,11 +109,13 @@ def test_what_is_reached_is_what_the_law_permits() -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_what_is_reached_is_what_the_law_permits_a_million_times() -> None:
+@pytest.mark.parametrize("part", range(PARTS))
+def test_what_is_reached_is_what_the_law_permits_many_times(part: int) -> None:
+    """Each part deals other routes, and sees every combination."""
     began = time.monotonic()
-    tally = judge_all(SEED + 1, routes=3_050, extra=200)
+    tally = judge_all(SEED + 1 + part, routes=230, extra=200)
     report(tally, time.monotonic() - began)
-    assert tally.cases >= 1_000_000
+    assert tally.cases >= 72_000
 
 
 def test_a_route_is_accepted_exactly_when_the_law_says_so_and_then_published_as_judged() -> None:
