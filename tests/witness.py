@@ -74,7 +74,7 @@ def granted_by_manifests() -> set[Right]:
 def granted_by_chart() -> set[Right]:
     """What the chart grants to the operator, whichever namespaces it watches."""
     files = ROOT / "charts/fairlead/files"
-    names = ("rbac-watched.yaml", "rbac-own-namespace.yaml")
+    names = ("rbac-watched.yaml", "rbac-own-namespace.yaml", "rbac-nodes.yaml")
     return granted_by(rule for name in names for rule in yaml.safe_load((files / name).read_text()))
 
 

@@ -20,6 +20,7 @@ LABELS = {
 }
 RBAC_GROUP = "rbac.authorization.k8s.io"
 OWN_NAMESPACE = f"{NAME}-own-namespace"
+NODES = f"{NAME}-nodes"
 NOTICE = f"# {GENERATED_NOTICE} Source: operator/fairlead/kube/access.py\n"
 #: The chart evaluates it with `tpl`.
 CHART_LEASE_NAME = '{{ include "fairlead.fullname" . }}'
@@ -48,6 +49,7 @@ def generate() -> dict[str, str]:
     return {
         "manifests/base/rbac.yaml": NOTICE + dump_all(make_cluster_objects()),
         "charts/fairlead/files/rbac-watched.yaml": dump(make_policy_rules(Scope.WATCHED)),
+        "charts/fairlead/files/rbac-nodes.yaml": dump(make_policy_rules(Scope.CLUSTER)),
         "charts/fairlead/files/rbac-own-namespace.yaml": dump(make_policy_rules(Scope.OPERATOR, make_chart_access())),
         "charts/fairlead/files/rbac-users.yaml": NOTICE + dump(users),
     }
@@ -80,10 +82,12 @@ class PlainDumper(yaml.SafeDumper):
 
 
 def make_cluster_objects() -> list[dict[str, Any]]:
-    """ClusterRole for the watched namespaces (all), Role for the operator's own, their bindings, users' roles."""
+    """ClusterRole for the watched namespaces (all) and one for nodes, Role for the operator's own, their bindings, users' roles."""
     return [
         make_role("ClusterRole", NAME, None, Scope.WATCHED),
         make_binding("ClusterRole", NAME, None),
+        make_role("ClusterRole", NODES, None, Scope.CLUSTER),
+        make_binding("ClusterRole", NODES, None),
         make_role("Role", OWN_NAMESPACE, NAMESPACE, Scope.OPERATOR),
         make_binding("Role", OWN_NAMESPACE, NAMESPACE),
         *(make_user_role(*role) for role in USER_ROLES),

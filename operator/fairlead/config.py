@@ -140,6 +140,11 @@ class OperatorConfig(BaseModel):
         "namespace", description="Label of the engines' series that names the pod's namespace."
     )
     prometheus_pod_label: str = Field("pod", description="Label of the engines' series that names the pod.")
+    nodes: Literal["Counted", "OnDemand", "Ignored"] = Field(
+        "Counted",
+        description="Counted: scaling asks for no more replicas than there are accelerators for; OnDemand: pods that wait have nodes"
+        " added; Ignored: nodes are not looked at.",
+    )
     kubeconfig: str | None = Field(
         None, description="Kubeconfig file. Default: the pod's account, else $KUBECONFIG, ~/.kube/config."
     )

@@ -84,7 +84,7 @@ def patient(control_plane: LocalCluster, namespace: str, tmp_path: Path) -> Iter
     log = cluster.logs_dir / f"{NAME}.log"
     log.unlink(missing_ok=True)
     environment = {"KUBECONFIG": str(kubeconfig), "POD_NAMESPACE": namespace}
-    cluster.start_operator([f"--watch-namespaces={namespace}", *QUICK], environment, name=NAME)
+    cluster.start_operator([f"--watch-namespaces={namespace}", "--nodes=Ignored", *QUICK], environment, name=NAME)
     cluster.wait_for_operator(NAME)
     patient = Patient(cluster, namespace, relay)
     until(lambda: patient.debug["leading"], "it leads")

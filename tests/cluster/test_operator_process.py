@@ -234,7 +234,7 @@ def test_an_operator_of_one_namespace_needs_no_rights_elsewhere(world: World, tm
     )
     kubeconfig = cluster.control_plane.write_service_account_kubeconfig(world.namespace, name, tmp_path / "kubeconfig")
     environment = {"KUBECONFIG": str(kubeconfig), "POD_NAMESPACE": world.namespace}
-    cluster.start_operator([f"--watch-namespaces={world.namespace}"], environment, name=name)
+    cluster.start_operator([f"--watch-namespaces={world.namespace}", "--nodes=Ignored"], environment, name=name)
     cluster.wait_for_operator(name)
     with cluster.namespace() as elsewhere:
         mark = world.mark()

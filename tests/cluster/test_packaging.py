@@ -42,7 +42,9 @@ FORBIDDEN = (
     ("delete", "fairlead.dev", "llmroutes"),
     ("deletecollection", "apps", "deployments"),
     ("create", "rbac.authorization.k8s.io", "clusterrolebindings"),
-    ("list", "", "nodes"),
+    ("get", "", "nodes"),
+    ("patch", "", "nodes"),
+    ("patch", "", "nodes/status"),
     ("list", "", "namespaces"),
     ("list", "apiextensions.k8s.io", "customresourcedefinitions"),
 )
@@ -78,9 +80,14 @@ def operator_may(kubectl: Kubectl, access: Access, verb: str, namespace: str, us
     return can(kubectl, user, verb, access.group, access.resource, namespace, *access.names)
 
 
+def where_of(access: Access, own: str, watched: str) -> str:
+    """The namespace in which a right holds, "" for what is in none."""
+    return {Scope.OPERATOR: own, Scope.WATCHED: watched, Scope.CLUSTER: ""}[access.scope]
+
+
 @pytest.mark.parametrize("access", ACCESS, ids=lambda a: f"{'+'.join(a.verbs)} {a.resource}")
 def test_the_operator_may_do_what_the_table_says(control_plane: LocalCluster, namespace: str, access: Access) -> None:
-    where = "fairlead-system" if access.scope is Scope.OPERATOR else namespace
+    where = where_of(access, "fairlead-system", namespace)
     for verb in access.verbs:
         assert operator_may(control_plane.kubectl, access, verb, where)
 
@@ -340,7 +347,7 @@ def test_helm_release_has_the_rights_of_the_table(
     for access in ACCESS:
         if access.names:
             continue
-        where = release.namespace if access.scope is Scope.OPERATOR else namespace
+        where = where_of(access, release.namespace, namespace)
         assert all(operator_may(control_plane.kubectl, access, verb, where, release.user) for verb in access.verbs), (
             access
         )
@@ -350,7 +357,7 @@ def test_helm_release_has_the_rights_of_the_table(
 
 
 def test_watched_namespaces_and_no_others(release: Release, control_plane: LocalCluster, namespace: str) -> None:
-    release.install(watchNamespaces=[namespace])
+    release.install(watchNamespaces=[namespace], nodes="Ignored")
     kubectl, right = control_plane.kubectl, ("patch", "apps", "deployments")
     assert can(kubectl, release.user, *right, namespace)
     assert not can(kubectl, release.user, *right, release.namespace)

@@ -22,6 +22,7 @@ __all__ = [
     "ScalingRulesSpec",
     "ScheduleSpec",
     "SelectPolicy",
+    "SpotSpec",
     "TargetsSpec",
 ]
 
@@ -158,6 +159,14 @@ class KedaSpec(ApiModel):
     is asked."""
 
 
+class SpotSpec(ApiModel):
+    """What holds while pods run on nodes that their cloud may take back at any time."""
+
+    min_replicas: Annotated[Int, Field(ge=2, le=1000)]
+    """Replicas that there are at least while a ready pod runs on such a node, so that others serve when it is taken away; at most
+    maxReplicas. A pod whose node is about to go does not count. Required."""
+
+
 class AutoscalingSpec(ApiModel):
     """How many replicas, and who decides it."""
 
@@ -175,6 +184,9 @@ class AutoscalingSpec(ApiModel):
     schedules: Annotated[list[ScheduleSpec], ListMap("name"), Field(max_length=32)] = Field(default_factory=list)
     """Times at which there are more replicas at least, with mode Operator or KEDA. Where several hold, the largest counts. Default:
     none."""
+    spot: SpotSpec | None = None
+    """What holds, with mode Operator, while pods run on nodes that their cloud may take back at any time (spot, preemptible), by the nodes'
+    labels. Where the operator may not see nodes it holds always. Absent: nothing."""
     policy: DecisionPolicy = DecisionPolicy.APPLY
     """With mode Operator: Apply the decisions, only Recommend them in status.scaling while spec.replicas counts, or Pause at
     the last decision. With mode KEDA: Apply, or Pause its ScaledObject. Default: Apply."""

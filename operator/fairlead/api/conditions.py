@@ -365,6 +365,6 @@ REASON_DOCS: Final[Mapping[Reason, ReasonDoc]] = {
     ),
     Reason.CAPACITY_BLOCKED: ReasonDoc(
         "More replicas are wanted than the cluster's accelerators permit; those that there is room for are made.",
-        "Add nodes or free accelerators.",
+        "Add nodes or free accelerators; where nodes are added for pods that wait, set the operator's option `--nodes=OnDemand`.",
     ),
 }

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
 from fairlead.facts.alerts import ActiveAlert
+from fairlead.facts.nodes import Surroundings
 
 if TYPE_CHECKING:
     from fairlead.facts.observed import ObjectKey
@@ -101,7 +102,7 @@ class Signals:
     is asked. `idle_since`: since when no request was seen, None where there are some or one cannot be sure. `alerts`: about it, those that
     fire; `is_urgent`: somebody (an alert) says that targets are missed. `verdict`: what the look before would have told by itself,
     and since when looks do. `writer`: an autoscaler that writes spec.replicas, `writer_of_child`: one that writes the Deployment's ("":
-    none), as people call it.
+    none), as people call it. `nodes`: None where they cannot be seen.
     """
 
     samples: tuple[Sample, ...] = ()
@@ -113,6 +114,7 @@ class Signals:
     verdict: tuple[str, datetime] | None = None
     writer: str = ""
     writer_of_child: str = ""
+    nodes: Surroundings | None = None
 
 
 class Source(StrEnum):

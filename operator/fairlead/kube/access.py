@@ -22,6 +22,7 @@ from fairlead.kube.resources import (
     LEASE,
     LLMDEPLOYMENT,
     LLMROUTE,
+    NODE,
     POD,
     SECRET,
     Resource,
@@ -36,6 +37,7 @@ class Scope(StrEnum):
 
     WATCHED = "watched namespaces"  # all namespaces of the cluster unless the installation names some
     OPERATOR = "the operator's namespace"
+    CLUSTER = "the cluster"  # for what is in no namespace
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,12 @@ ACCESS: Final[tuple[Access, ...]] = (
         "other autoscalers of a model, KEDA's too, to which its number of replicas is left",
     ),
     _access(EVENT, "create", Scope.WATCHED, "one Event per transition"),
+    _access(
+        NODE,
+        "list watch",
+        Scope.CLUSTER,
+        "how many accelerators there are, and which nodes may be taken back; done without where it is not granted",
+    ),
     _access(CONFIG_MAP, "list watch", Scope.OPERATOR, "engine definitions that add to or replace the built-in ones"),
     _access(
         SECRET,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from fairlead.api import names
+from fairlead.facts.nodes import LEAVING_TAINTS, SPOT_LABELS, is_extended_resource
 
 Json = dict[str, Any]
 Prune = Callable[[Mapping[str, Any]], Json]
@@ -71,6 +72,27 @@ def prune_scaled_object(live: Mapping[str, Any]) -> Json:
     return {**prune_object(live), "status": {"conditions": conditions}}
 
 
+def prune_node(live: Mapping[str, Any]) -> Json:
+    """A Node: whether it may be taken back or goes, and of one with accelerators how many, who may run there, and whether it is ready.
+    Its kubelet writes status every few minutes, with times and images: of that nothing is kept."""
+    metadata = _pick(live["metadata"], ("name", "uid", "resourceVersion", "deletionTimestamp", "labels"))
+    spec, status = live.get("spec") or {}, live.get("status") or {}
+    resources = {name: value for name, value in (status.get("allocatable") or {}).items() if is_extended_resource(name)}
+    taints = [
+        _pick(taint, ("key", "value", "effect"))
+        for taint in spec.get("taints") or ()
+        if taint.get("effect") != "PreferNoSchedule" and (resources or taint.get("key") in LEAVING_TAINTS)
+    ]
+    kept: Json = {"metadata": metadata, "spec": {"taints": taints} if taints else {}}
+    if not resources:
+        labels = {key: value for key, value in (metadata.get("labels") or {}).items() if key in SPOT_LABELS}
+        return {**kept, "metadata": {**metadata, "labels": labels}}
+    if spec.get("unschedulable"):
+        kept["spec"]["unschedulable"] = True
+    ready = [_pick(one, ("type", "status")) for one in status.get("conditions") or () if one.get("type") == "Ready"]
+    return {**kept, "status": {"allocatable": resources, "conditions": ready}}
+
+
 def prune_deployment(live: Mapping[str, Any]) -> Json:
     """A Deployment without the times and sentences with which its controller accompanies each step."""
     pruned = prune_object(live)
@@ -125,6 +147,7 @@ PRUNE: Final[Mapping[str, Prune]] = {
     "Deployment": prune_deployment,
     "HorizontalPodAutoscaler": prune_autoscaler,
     "NetworkPolicy": prune_child,
+    "Node": prune_node,
     "PersistentVolumeClaim": prune_claim,
     "Pod": prune_pod,
     "PodDisruptionBudget": prune_child,

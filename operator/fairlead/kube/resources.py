@@ -42,6 +42,8 @@ CONFIG_MAP: Final = Resource("ConfigMap", "v1", "configmaps")
 SECRET: Final = Resource("Secret", "v1", "secrets")
 HORIZONTAL_POD_AUTOSCALER: Final = Resource("HorizontalPodAutoscaler", "autoscaling/v2", "horizontalpodautoscalers")
 SCALED_OBJECT: Final = Resource("ScaledObject", "keda.sh/v1alpha1", "scaledobjects")
+#: Of the cluster, in no namespace.
+NODE: Final = Resource("Node", "v1", "nodes")
 LEASE: Final = Resource("Lease", "coordination.k8s.io/v1", "leases")
 EVENT: Final = Resource("Event", "events.k8s.io/v1", "events")
 
@@ -62,6 +64,7 @@ BY_KIND: Final = {
         LLMROUTE,
         POD,
         HORIZONTAL_POD_AUTOSCALER,
+        NODE,
         LEASE,
         EVENT,
     )

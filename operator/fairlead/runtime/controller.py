@@ -320,7 +320,7 @@ class Controller:
     async def _plan(self, key: ObjectKey, raw: Mapping[str, Any], memory: _Memory) -> Plan:
         observed = self._observe(key, str(raw["metadata"]["uid"]), memory.children)
         has_keda = self._cache.is_served(SCALED_OBJECT.kind, key.namespace)
-        observed = replace(observed, signals=self._desk.gather(key, raw), has_keda=has_keda)
+        observed = replace(observed, signals=self._desk.gather(key, raw, observed), has_keda=has_keda)
         memory.timing.is_first = (raw.get("status") or {}).get("observedGeneration", -1) < 0  # -1 is the CRD's default
         if any(map(is_unseen, observed.children.values())):
             memory.timing.child_moves(self._clock())

@@ -24,6 +24,7 @@ from fairlead.kube.resources import (
     HORIZONTAL_POD_AUTOSCALER,
     LLMDEPLOYMENT,
     LLMROUTE,
+    NODE,
     ROUTE_CHILD_RESOURCES,
     SECRET,
     Resource,
@@ -115,6 +116,7 @@ def make_llmdeployment(config: OperatorConfig, planner: Planner) -> Kind:
             Selection(CONFIG_MAP, config.namespace, names.LABEL_ENGINE),
             Selection(SECRET, config.namespace, name=names.AUTHORITY_SECRET, metadata_only=True),
             *(Selection(HORIZONTAL_POD_AUTOSCALER, namespace) for namespace in (config.watch_namespaces or (None,))),
+            *((Selection(NODE, is_needed=False),) if config.nodes != "Ignored" else ()),
         ),
         concerned=partial(find_concerned_llmdeployments, config.namespace),
     )

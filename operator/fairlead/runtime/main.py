@@ -36,6 +36,7 @@ from fairlead.runtime.handlers import make_registry, make_settings
 from fairlead.runtime.inbox import Inbox
 from fairlead.runtime.kinds import Kind, Kinds
 from fairlead.runtime.metrics import CONTROLLER, ConditionCollector, Metrics
+from fairlead.runtime.nodes import NodeDesk
 from fairlead.runtime.queue import Priority, Queue
 from fairlead.runtime.scaling import ScalingDesk
 from fairlead.runtime.server import (
@@ -79,6 +80,7 @@ class Operator:
         self.config = config
         self.connection = connection
         self.cache = Cache(self._on_any_change)
+        self.nodes = NodeDesk(self.cache, config.nodes)
         self.client = ApiClient(connection)
         self.kinds = make_kinds(config, self.cache, self.client)
         self.metrics = Metrics(self.kinds)
@@ -294,6 +296,7 @@ class Operator:
         """The cache has something new, from a watch or from the answer to a write of our own. A custom resource hears of itself by its
         feed and of its children by `_on_child_change`; here others hear of it whom it concerns."""
         self.inbox.changed(change)
+        moved = list(self.nodes.changed(change))
         if not self.controller.is_working:
             return
         told = change.owners() | {entry.key for entry in (change.before, change.after) if entry is not None}
@@ -301,6 +304,8 @@ class Operator:
             for key in self._find_concerned(kind, change):
                 if key not in told and self.cache.get(key) is not None:
                     self._enqueue(key)
+        for key in moved:
+            self._enqueue(key)
 
     def _find_concerned(self, kind: Kind, change: Change) -> list[ObjectKey]:
         try:
@@ -427,7 +432,7 @@ class Operator:
             clock=clock,
             wall=lambda: datetime.now(UTC),
             may_write=self._may_write,
-            desk=ScalingDesk(self.cache, self.signals, self.inbox.alerts_of, self.waker.held),
+            desk=ScalingDesk(self.cache, self.signals, self.inbox.alerts_of, self.waker.held, self.nodes),
         )
 
     def _let_metrics_see(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -14,11 +14,12 @@ from typing import Any, Final
 from fairlead.api.autoscaling import AutoscalingMode
 from fairlead.api.names import LABEL_SCALED_OBJECT
 from fairlead.facts.alerts import ActiveAlert
-from fairlead.facts.observed import ObjectKey
+from fairlead.facts.observed import ObjectKey, Observed
 from fairlead.facts.scaling import Recommendation, Signals
 from fairlead.kube.cache import Cache, Change
 from fairlead.kube.resources import DEPLOYMENT, HORIZONTAL_POD_AUTOSCALER, LLMDEPLOYMENT
 from fairlead.planning.plan import Plan
+from fairlead.runtime.nodes import NodeDesk
 from fairlead.runtime.signals import Collector
 
 __all__ = ["ScalingDesk", "find_scaled", "is_scaled"]
@@ -28,8 +29,8 @@ _SCALED: Final = {(LLMDEPLOYMENT.group, LLMDEPLOYMENT.kind), (DEPLOYMENT.group, 
 
 
 class ScalingDesk:
-    """Gathers before a plan is made, and remembers after. Without a collector nothing is measured; `held`: how many requests gateways
-    hold for one, None where none is asked."""
+    """Gathers before a plan is made, and remembers after. Without a collector nothing is measured, without `nodes` none is seen; `held`:
+    how many requests gateways hold for one, None where none is asked."""
 
     def __init__(
         self,
@@ -37,22 +38,26 @@ class ScalingDesk:
         collector: Collector | None = None,
         alerts_of: Callable[[Mapping[str, Any]], tuple[ActiveAlert, ...]] = lambda _: (),
         held_for: Callable[[ObjectKey], int | None] = lambda _: None,
+        nodes: NodeDesk | None = None,
     ) -> None:
         self._cache = cache
         self._collector = collector
         self._alerts_of = alerts_of
         self._held_for = held_for
+        self._nodes = nodes
         self._recommendations: dict[ObjectKey, tuple[Recommendation, ...]] = {}
         self._verdicts: dict[ObjectKey, tuple[str, datetime]] = {}
         self._targets: dict[ObjectKey, tuple[int, _Target]] = {}
 
-    def gather(self, key: ObjectKey, raw: Mapping[str, Any]) -> Signals:
-        """For this custom resource, as the API server has it."""
+    def gather(self, key: ObjectKey, raw: Mapping[str, Any], observed: Observed) -> Signals:
+        """For this custom resource, as the API server has it, and its children and pods."""
         if key.kind != LLMDEPLOYMENT.kind:
             return _NOTHING
         writers = dict(self._find_writers(key, is_by_keda=_is_by_keda(raw)))
-        if not writers and not is_scaled(raw):
-            return _NOTHING
+        if not is_scaled(raw):
+            self._forget_nodes(key)
+            if not writers:
+                return _NOTHING
         alerts = self._alerts_of(raw)
         return Signals(
             samples=self._collector.samples(key) if self._collector is not None else (),
@@ -64,6 +69,7 @@ class ScalingDesk:
             is_urgent=bool(alerts),
             writer=writers.get(LLMDEPLOYMENT.kind, ""),
             writer_of_child=writers.get(DEPLOYMENT.kind, ""),
+            nodes=self._nodes.look(key, raw, observed) if self._nodes is not None and is_scaled(raw) else None,
         )
 
     def remember(self, key: ObjectKey, plan: Plan) -> None:
@@ -87,6 +93,7 @@ class ScalingDesk:
         """There is no such custom resource any more."""
         self._recommendations.pop(key, None)
         self._verdicts.pop(key, None)
+        self._forget_nodes(key)
         if self._collector is not None:
             self._collector.forget(key)
 
@@ -95,6 +102,12 @@ class ScalingDesk:
         self._recommendations.clear()
         self._verdicts.clear()
         self._targets.clear()
+        if self._nodes is not None:
+            self._nodes.clear()
+
+    def _forget_nodes(self, key: ObjectKey) -> None:
+        if self._nodes is not None:
+            self._nodes.forget(key)
 
     def _find_writers(self, key: ObjectKey, *, is_by_keda: bool) -> Iterator[tuple[str, str]]:
         """The kind of what another autoscaler scales, and how people call it. Each is read once: there may be a thousand in a

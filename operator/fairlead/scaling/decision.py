@@ -36,7 +36,8 @@ class Behavior:
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What the user wants. `minimum`, `maximum`: replicas, the minimum with what schedules ask for now; `targets`: seconds, requests per
-    ready replica, or percent. `idle_s`: with `minimum` 0, how long without any request before the last replica goes."""
+    ready replica, or percent. `idle_s`: with `minimum` 0, how long without any request before the last replica goes. `why_minimum`: what
+    raised it, to stand after the number ("": nothing to tell of)."""
 
     minimum: int
     maximum: int
@@ -44,6 +45,7 @@ class Policy:
     scale_up: Behavior
     scale_down: Behavior
     idle_s: float = 300.0
+    why_minimum: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +66,10 @@ class Change:
 class Situation:
     """What is the case. `replicas`: as decided last. `ready`: pods that answer; `starting_since`: when each of the others was made.
     `samples`: oldest first. `recommendations`, `changes`: oldest first, those that are still of use. `capacity`: replicas that the
-    cluster's accelerators permit, None where that is not known. `held`: requests that gateways hold for it, None where none is asked.
-    `startup_s`: how long a pod took, or may take, to become ready. `is_urgent`: somebody else (an alert) says that targets are missed.
-    `idle_since`: since when no request was seen, also before the oldest sample; None: there are some, or one cannot be sure."""
+    cluster's accelerators permit, None where that is not known; `capacity_words`: how many that are, with numbers. `held`: requests
+    that gateways hold for it, None where none is asked. `startup_s`: how long a pod took, or may take, to become ready. `is_urgent`:
+    somebody else (an alert) says that targets are missed. `idle_since`: since when no request was seen, also before the oldest sample;
+    None: there are some, or one cannot be sure."""
 
     now: datetime
     replicas: int
@@ -80,6 +83,7 @@ class Situation:
     startup_s: float = 120.0
     is_urgent: bool = False
     idle_since: datetime | None = None
+    capacity_words: str = ""
 
 
 @dataclass(frozen=True, slots=True)

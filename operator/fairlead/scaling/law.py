@@ -37,6 +37,11 @@ class Frame:
         capacity = self.situation.capacity
         return math.inf if capacity is None else max(capacity, self.situation.replicas)
 
+    @property
+    def why_no_room(self) -> str:
+        """What there are accelerators for."""
+        return self.situation.capacity_words or f"{self.situation.capacity} is all that accelerators permit"
+
 
 def decide(policy: Policy, situation: Situation, tuning: Tuning = DEFAULT) -> Decision:
     """How many replicas there shall be now, and why. The same input gives the same decision, and deciding anew with what came of it
@@ -124,7 +129,7 @@ def _up(frame: Frame, judgement: Judgement, wanted: int) -> Decision:
     permitted = min(bounded, limited_up(policy.scale_up, frame.now, situation.changes, situation.now))
     after = int(min(permitted, frame.room))
     if after < bounded and bounded > frame.room:
-        text = f"{judgement.text}: {bounded} replicas wanted, {situation.capacity} is all that accelerators permit"
+        text = f"{judgement.text}: {bounded} replicas wanted, {frame.why_no_room}"
         return _decision(frame, after, Reason.CAPACITY_BLOCKED, text, judgement, is_healthy=False)
     if after <= frame.now:
         return _limited(frame, judgement, f"{wanted} replicas wanted", "up", Reason.RATE_LIMITED)
@@ -196,11 +201,12 @@ def _decision(
     before = situation.replicas
     if frame.now != before and after == frame.now:
         reason = Reason.SCALED_UP if frame.now > before else Reason.SCALED_DOWN
-        bound = f"the minimum is {frame.least}" if frame.now > before else f"the maximum is {frame.policy.maximum}"
+        least = f"the minimum is {frame.least}{frame.policy.why_minimum}"
+        bound = least if frame.now > before else f"the maximum is {frame.policy.maximum}"
         text = f"{bound}; {text}"
     if frame.now < min(frame.least, frame.policy.maximum):
         reason, is_healthy = Reason.CAPACITY_BLOCKED, False
-        text = f"the minimum is {frame.least}, {situation.capacity} is all that accelerators permit; {text}"
+        text = f"the minimum is {frame.least}, {frame.why_no_room}; {text}"
     change = f": {before} -> {after} replicas" if after != before else ""
     inputs = dict(judgement.inputs) | _held_input(situation)
     recommended = None if judgement.trouble is not None and judgement.wanted == frame.now else judgement.wanted

@@ -13,6 +13,7 @@ EVERYTHING: Json = {
     "imagePullSecrets": [{"name": "registry"}],
     "replicas": 3,
     "watchNamespaces": ["ml", "research"],
+    "nodes": "OnDemand",
     "crds": {"enabled": True, "keep": False},
     "serviceAccount": {"name": "operator-account", "annotations": {"example.com/role": "x"}},
     "monitoringNamespaces": ["observability", "monitoring"],

@@ -112,6 +112,8 @@ def merge(base: Json, over: Json) -> Json:
         {"watchNamespaces": "ml"},
         {"watchNamespaces": ["ML"]},
         {"watchNamespaces": ["ml", "ml"]},
+        {"nodes": "Watched"},
+        {"nodes": {"watch": True}},
         {"crds": {"install": True}},
         {"rbac": {"create": "yes"}},
         {"logLevel": "verbose"},
@@ -311,7 +313,8 @@ def _flags(arguments: Sequence[str]) -> Json:
 
 
 def test_watched_namespaces_get_roles_and_nothing_is_cluster_wide(helm: Helm) -> None:
-    objects = helm.objects({"watchNamespaces": ["ml", "research"], "rbac": {"aggregateClusterRoles": False}})
+    values = {"watchNamespaces": ["ml", "research"], "rbac": {"aggregateClusterRoles": False}, "nodes": "Ignored"}
+    objects = helm.objects(values)
     assert of_kind(objects, "ClusterRole") == []
     assert of_kind(objects, "ClusterRoleBinding") == []
     bindings = {(one["metadata"]["namespace"], one["roleRef"]["name"]) for one in of_kind(objects, "RoleBinding")}
@@ -325,6 +328,24 @@ def test_watched_namespaces_get_roles_and_nothing_is_cluster_wide(helm: Helm) ->
     assert roles[("ml", "fairlead")] == roles[("research", "fairlead")] == cluster_role["rules"]
     (deployment,) = of_kind(objects, "Deployment")
     assert "--watch-namespaces=ml,research" in deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+
+
+@pytest.mark.parametrize("namespaces", [[], ["ml"]])
+def test_nodes_are_seen_by_a_right_of_its_own(helm: Helm, namespaces: list[str]) -> None:
+    values = {"watchNamespaces": namespaces, "rbac": {"aggregateClusterRoles": False}}
+    objects = helm.objects(values)
+    name = "fairlead-nodes"
+    (role,) = [one for one in of_kind(objects, "ClusterRole") if one["metadata"]["name"] == name]
+    assert role["rules"] == [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["list", "watch"]}]
+    (binding,) = [one for one in of_kind(objects, "ClusterRoleBinding") if one["metadata"]["name"] == name]
+    assert (binding["roleRef"]["name"], binding["subjects"][0]["namespace"]) == (name, NAMESPACE)
+    for mode in ("Counted", "OnDemand", "Ignored"):
+        objects = helm.objects(values | {"nodes": mode})
+        (deployment,) = of_kind(objects, "Deployment")
+        said = f"--nodes={mode}" in deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+        assert said == (mode != "Counted"), "the default is not repeated"
+        granted = [one["metadata"]["name"] for one in of_kind(objects, "ClusterRole")]
+        assert (name in granted) == (mode != "Ignored")
 
 
 def test_watching_its_own_namespace_makes_no_object_twice(helm: Helm) -> None:

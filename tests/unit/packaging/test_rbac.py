@@ -35,6 +35,8 @@ ALLOWED = [
     ("watch", "", "secrets", EVERYWHERE, ""),
     ("patch", "", "secrets", EVERYWHERE, "assistants-gateway-clients"),
     ("create", "events.k8s.io", "events", EVERYWHERE, ""),
+    ("list", "", "nodes", "", ""),
+    ("watch", "", "nodes", "", ""),
     ("watch", "", "configmaps", OWN, ""),
     ("create", "coordination.k8s.io", "leases", OWN, ""),
     ("delete", "", "pods", EVERYWHERE, "m"),
@@ -66,7 +68,9 @@ DENIED = [
     ("delete", "apps", "deployments", EVERYWHERE, "m"),
     ("delete", "", "services", EVERYWHERE, "m"),
     ("deletecollection", "apps", "deployments", EVERYWHERE, ""),
-    ("list", "", "nodes", "", ""),
+    ("get", "", "nodes", "", "a"),
+    ("patch", "", "nodes", "", "a"),
+    ("patch", "", "nodes/status", "", "a"),
     ("list", "", "namespaces", "", ""),
     ("list", "apiextensions.k8s.io", "customresourcedefinitions", "", ""),
     ("bind", "rbac.authorization.k8s.io", "clusterroles", "", "cluster-admin"),
@@ -122,6 +126,7 @@ def all_rules(root: Path) -> list[dict[str, Any]]:
     chart = root / "charts/fairlead/files"
     rules += yaml.safe_load((chart / "rbac-watched.yaml").read_text())
     rules += yaml.safe_load((chart / "rbac-own-namespace.yaml").read_text())
+    rules += yaml.safe_load((chart / "rbac-nodes.yaml").read_text())
     rules += [
         rule for role in yaml.safe_load((chart / "rbac-users.yaml").read_text()).values() for rule in role["rules"]
     ]

@@ -18,6 +18,7 @@ from fairlead.hardware.sizing import UNKNOWN_SIZE_BUDGET_S
 from fairlead.planning.conditions import make_conditions, make_transition_events
 from fairlead.planning.deployment.alerts import find_alerts_due_s, note_alerts
 from fairlead.planning.deployment.blueprint import Draw, draw_blueprint
+from fairlead.planning.deployment.capacity import Room, find_room
 from fairlead.planning.deployment.claim import find_immutable_changes
 from fairlead.planning.deployment.following import follow
 from fairlead.planning.deployment.keda import choose_scaled_object, scaled_object_key
@@ -103,7 +104,7 @@ def plan_deployment(
     rollout = read_rollout(live_deployment, planned if is_applied else None, serving.replicas)
     pods = examine_pods(observed.pods, serving.startup_timeout_s, now)
     keda = KedaState(observed.has_keda, find_ours(observed, keda_key, metadata))
-    scene = _describe_scene(pods, rollout, now)
+    scene = _describe_scene(pods, rollout, _find_room(resource, observed, chosen, live_deployment), now)
     scaling = scale(resource.spec, following, observed.signals, scene, keda, resource.status, now)
     situation = Situation(
         generation=metadata.generation,
@@ -186,7 +187,19 @@ def _plan_standstill(
     )
 
 
-def _describe_scene(pods: PodHealth, rollout: Rollout, now: datetime) -> Scene:
+def _find_room(
+    resource: LLMDeployment, observed: Observed, chosen: ChosenTemplate, live: Mapping[str, Any] | None
+) -> Room | None:
+    """Nodes are counted for the pods of the live Deployment: where this pass gives it others, the next one knows."""
+    nodes, accelerator = observed.signals.nodes, resource.spec.accelerator
+    if nodes is None or not nodes.is_counted or accelerator is None:
+        return None
+    if live is None or not chosen.is_recorded_in(live["metadata"].get("annotations") or {}):
+        return Room(None, "how many of the changed pods fit is still to be counted")
+    return find_room(nodes.capacity, accelerator.products)
+
+
+def _describe_scene(pods: PodHealth, rollout: Rollout, room: Room | None, now: datetime) -> Scene:
     """While pods are replaced, those that wait for a node wait for the ones that end."""
     is_settled = rollout.updated == rollout.replicas and pods.ending == 0
     waits = [CAPACITY_PATIENCE - (now - since) for since in pods.homeless_since] if is_settled else []
@@ -200,6 +213,8 @@ def _describe_scene(pods: PodHealth, rollout: Rollout, now: datetime) -> Scene:
         is_placing=pods.unscheduled > 0 or pods.total < rollout.desired,
         startup_s=pods.startup_s,
         due_s=min((wait.total_seconds() for wait in waits if wait > timedelta(0)), default=None),
+        room=room,
+        ready_on=pods.ready_on,
     )
 
 

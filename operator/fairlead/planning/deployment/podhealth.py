@@ -31,7 +31,7 @@ class PodHealth:
     """All engine pods that are not ending. `loading`: engine containers that run and do not answer yet; `pulling`: pods whose
     model container runs; `unscheduled`: pods without a node; `starting_since`: when those were made that do not answer; `homeless_since`:
     since when nothing fits the ones without a node, and `scheduler_words` why; `startup_s`: how
-    long the quickest of the others took to answer, None while none does."""
+    long the quickest of the others took to answer, None while none does; `ready_on`: the node of each of those, by name."""
 
     total: int
     ready: int
@@ -44,6 +44,7 @@ class PodHealth:
     homeless_since: tuple[datetime, ...] = ()
     startup_s: float | None = None
     scheduler_words: str = ""
+    ready_on: tuple[str, ...] = ()
 
     @property
     def homeless(self) -> int:
@@ -89,6 +90,7 @@ def examine_pods(pods: Sequence[Json], startup_timeout_s: int, now: datetime) ->
         ),
         scheduler_words=next((words for pod in alive if (words := _read_scheduler(pod))), ""),
         homeless_since=tuple(since for pod in alive if (since := _homeless_since(pod)) is not None),
+        ready_on=tuple(str((pod.get("spec") or {}).get("nodeName") or "") for pod in ready),
         startup_s=min((seconds for pod in ready if (seconds := _read_startup(pod)) is not None), default=None),
     )
 

@@ -16,11 +16,13 @@ from fairlead.api.conditions import Reason
 from fairlead.api.llmdeployment import LLMDeploymentSpec
 from fairlead.facts.scaling import Recommendation, Signals
 from fairlead.planning.conditions import MAX_MESSAGE_LENGTH, Condition, truncate
+from fairlead.planning.deployment.capacity import Room
 from fairlead.planning.deployment.following import RECOMMEND, Following, format_time, read_time, within
 from fairlead.planning.deployment.kedawords import OF_KEDA, KedaState, tell_of_keda
-from fairlead.planning.deployment.scalingpolicy import find_next_change, make_policy
+from fairlead.planning.deployment.scalingpolicy import find_floor, find_next_change, make_policy
 from fairlead.planning.deployment.scalingwords import (
     Scene,
+    find_counted_words,
     find_ignored,
     steady,
     tell_of_decision,
@@ -30,6 +32,7 @@ from fairlead.planning.deployment.scalingwords import (
     tell_of_suspension,
     tell_of_writer,
 )
+from fairlead.planning.deployment.spotfloor import find_spot_floor
 from fairlead.planning.plan import PlannedEvent
 from fairlead.scaling.decision import Change, Decision, Policy, Situation
 from fairlead.scaling.law import decide
@@ -47,6 +50,8 @@ STARTUP_S: Final = 120.0
 CAPACITY_PATIENCE: Final = timedelta(minutes=5)
 #: For how long a number that pods without a node led to is not passed again.
 CAPACITY_REMEMBERED: Final = timedelta(minutes=10)
+#: Among the inputs of a decision: replicas that the nodes held when it was made.
+FIT: Final = "fit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +99,17 @@ def scale(
     ignored = find_ignored(spec, autoscaling, previous)
     if autoscaling.policy is DecisionPolicy.PAUSE:
         return Scaling(tell_of_pause(spec, following), following.status, ignored)
-    policy = make_policy(autoscaling, now)
+    spot = find_spot_floor(autoscaling, signals.nodes, scene.ready_on)
+    policy = make_policy(autoscaling, now, spot)
     is_applied = autoscaling.policy is DecisionPolicy.APPLY
-    situation = _describe(autoscaling, following, signals, scene, previous, now)
+    situation = _bind(_describe(autoscaling, following, signals, scene, previous, now), policy, scene.room)
     decision = (_take_back(policy, following, scene) if is_applied else None) or decide(policy, situation)
     told = tell_of_decision(spec, following, scene, decision, policy, has_samples=bool(signals.samples))
-    condition, verdict, settles_s = steady(told, signals.verdict, previous, now, is_placing=scene.is_placing)
+    told = replace(told, message=told.message + spot.told)
+    counted = find_counted_words(told, scene.room)
+    condition, verdict, settles_s = steady(
+        told, signals.verdict, previous, now, is_placing=scene.is_placing, counted=counted
+    )
     due_s = (decision.due_s, settles_s, scene.due_s, find_next_change(autoscaling, now), following.held_s or None)
     scaling = Scaling(
         condition,
@@ -108,7 +118,7 @@ def scale(
         remembered_recommendations(signals.recommendations, decision, policy, now),
         verdict,
         is_measured=True,
-        fewest=policy.minimum if is_applied else None,
+        fewest=find_floor(autoscaling, now) if is_applied else None,
         wakes=is_applied and autoscaling.min_replicas == 0,
         due_s=min((one for one in due_s if one is not None), default=None),
     )
@@ -180,6 +190,18 @@ def _describe(
     )
 
 
+def _bind(situation: Situation, policy: Policy, room: Room | None) -> Situation:
+    """To the accelerators that there are, as far as the user does not ask for more whatever happens: and for one, which whoever adds nodes
+    can see."""
+    if room is None:
+        return situation
+    held = situation.replicas if room.replicas is None else room.replicas
+    most = max(held, policy.minimum, 1)
+    if situation.capacity is not None and situation.capacity < most:
+        return situation
+    return replace(situation, capacity=most, capacity_words=room.words)
+
+
 def _take_back(policy: Policy, following: Following, scene: Scene) -> Decision | None:
     """Pods that nothing fits serve nobody, and take what comes free from those who were promised it. One is left, which whoever adds nodes
     can see."""
@@ -190,18 +212,27 @@ def _take_back(policy: Policy, following: Following, scene: Scene) -> Decision |
     if after >= wanted:
         return None
     message = f"{wanted} replicas wanted, {scene.fitting} found a node ({scene.words}): {wanted} -> {after} replicas"
-    return Decision(after, None, Reason.CAPACITY_BLOCKED, message, is_healthy=False)
+    inputs = {} if scene.room is None or scene.room.replicas is None else {FIT: str(scene.room.replicas)}
+    return Decision(after, None, Reason.CAPACITY_BLOCKED, message, is_healthy=False, inputs=inputs)
 
 
 def _find_capacity(scene: Scene, changes: Sequence[Change], now: datetime) -> int | None:
-    """How many replicas find a node: by pods that have found none, or by those that had found none a while ago."""
+    """How many replicas find a node: by pods that have found none, or by those that had found none a while ago, unless nodes came."""
     blocked = [
         change.after
         for change in changes
-        if change.reason == Reason.CAPACITY_BLOCKED and timedelta(0) <= now - change.at < CAPACITY_REMEMBERED
+        if change.reason == Reason.CAPACITY_BLOCKED
+        and change.after < change.before
+        and timedelta(0) <= now - change.at < CAPACITY_REMEMBERED
+        and not _has_grown(change, scene.room)
     ]
     known = (scene.fitting, min(blocked, default=None))
     return min((one for one in known if one is not None), default=None)
+
+
+def _has_grown(change: Change, room: Room | None) -> bool:
+    fit = change.inputs.get(FIT, "")
+    return fit.isdecimal() and room is not None and room.replicas is not None and room.replicas > int(fit)
 
 
 def read_changes(scaling: Mapping[str, Any]) -> tuple[Change, ...]:

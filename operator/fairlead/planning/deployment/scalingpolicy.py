@@ -11,10 +11,19 @@ from fairlead.api.llmdeployment import LLMDeploymentSpec
 from fairlead.api.quantity import parse_duration_s
 from fairlead.errors import RenderError
 from fairlead.facts.scaling import Measure
+from fairlead.planning.deployment.spotfloor import NO_SPOT_FLOOR, SpotFloor
 from fairlead.scaling.decision import Behavior, Limit, Policy
 from fairlead.scaling.schedule import Window, floor_of, next_change, why_not
 
-__all__ = ["IDLE_S", "check_schedules", "find_next_change", "make_behaviors", "make_policy", "read_targets"]
+__all__ = [
+    "IDLE_S",
+    "check_schedules",
+    "find_floor",
+    "find_next_change",
+    "make_behaviors",
+    "make_policy",
+    "read_targets",
+]
 
 #: Without any request, before the last replica goes.
 IDLE_S: Final = 300.0
@@ -32,18 +41,26 @@ def check_schedules(spec: LLMDeploymentSpec) -> None:
         raise RenderError(f"spec.autoscaling.schedules[{number}].{field}", why)
 
 
-def make_policy(autoscaling: AutoscalingSpec, now: datetime) -> Policy:
+def make_policy(autoscaling: AutoscalingSpec, now: datetime, spot: SpotFloor = NO_SPOT_FLOOR) -> Policy:
     """What the user wants now, in numbers."""
     up, down = make_behaviors(autoscaling)
-    floor = _look_at_schedules(_make_windows(autoscaling), now.replace(second=0, microsecond=0))[0]
+    floor = find_floor(autoscaling, now)
+    minimum = min(autoscaling.max_replicas, max(floor, spot.replicas) + spot.leaving)
     return Policy(
-        minimum=min(autoscaling.max_replicas, max(autoscaling.min_replicas, floor)),
+        minimum=minimum,
         maximum=autoscaling.max_replicas,
         targets=read_targets(autoscaling),
         scale_up=up,
         scale_down=down,
         idle_s=IDLE_S if autoscaling.idle_timeout is None else parse_duration_s(autoscaling.idle_timeout),
+        why_minimum=spot.words if minimum > floor else "",
     )
+
+
+def find_floor(autoscaling: AutoscalingSpec, now: datetime) -> int:
+    """The fewest replicas that the user asks for now, wherever they run."""
+    scheduled = _look_at_schedules(_make_windows(autoscaling), now.replace(second=0, microsecond=0))[0]
+    return min(autoscaling.max_replicas, max(autoscaling.min_replicas, scheduled))
 
 
 def find_next_change(autoscaling: AutoscalingSpec, now: datetime) -> float | None:

@@ -12,12 +12,14 @@ from fairlead.api.autoscaling import AutoscalingMode, AutoscalingSpec, DecisionP
 from fairlead.api.conditions import ConditionType, Reason
 from fairlead.api.llmdeployment import LLMDeploymentSpec
 from fairlead.planning.conditions import FALSE, TRUE, UNKNOWN, Condition, find_condition
+from fairlead.planning.deployment.capacity import Room
 from fairlead.planning.deployment.following import Following
 from fairlead.planning.plan import PlannedEvent
 from fairlead.scaling.decision import Decision, Policy
 
 __all__ = [
     "Scene",
+    "find_counted_words",
     "find_ignored",
     "stand_still",
     "steady",
@@ -50,7 +52,8 @@ class Scene:
     """What a decision needs to know of the pods. `starting_since`: of those that are not ready, when they were made; `fitting`: how many
     have a node or were given time enough to find one, None where all have; `homeless`: those that nothing fits, and `words`: the
     scheduler's of one of them; `is_placing`: some are still to be made, or without a node. `startup_s`: how long one took to answer, None
-    where that is not known; `due_s`: when one has had its time."""
+    where that is not known; `due_s`: when one has had its time. `room`: how many the nodes hold, None where they are not counted;
+    `ready_on`: the nodes of those that are ready."""
 
     ready: int
     starting_since: tuple[datetime, ...] = ()
@@ -60,6 +63,8 @@ class Scene:
     is_placing: bool = False
     startup_s: float | None = None
     due_s: float | None = None
+    room: Room | None = None
+    ready_on: tuple[str, ...] = ()
 
 
 def stand_still(previous: Mapping[str, Any]) -> Condition:
@@ -132,6 +137,8 @@ def tell_of_decision(
     assert autoscaling is not None
     is_recommended = autoscaling.policy is DecisionPolicy.RECOMMEND
     suffix = " Only recommended: spec.replicas counts." if is_recommended else _say_unread(spec)
+    if lacking := _tell_of_nodes(following, scene, decision, policy, is_recommended=is_recommended):
+        return _condition(FALSE, Reason.CAPACITY_BLOCKED, lacking + suffix)
     if scene.homeless and not is_recommended:
         placed = following.replicas - scene.homeless
         text = f"{following.replicas} replicas wanted, {placed} found a node: {scene.words}."
@@ -150,6 +157,27 @@ def tell_of_decision(
     return _condition(TRUE, Reason.SIGNALS_READY, message + suffix)
 
 
+def _tell_of_nodes(
+    following: Following, scene: Scene, decision: Decision, policy: Policy, *, is_recommended: bool
+) -> str:
+    """That there are too few nodes, "" where there are enough: for what there shall be already, or for what is decided."""
+    room = scene.room
+    if room is None or room.replicas is None:
+        return ""
+    if room.replicas < following.replicas and scene.is_placing and not is_recommended:
+        lower = "minReplicas" if following.replicas <= policy.minimum else "maxReplicas"
+        return f"{following.replicas} replicas wanted, {room.words}. Next: add nodes, or lower {lower}."
+    if decision.reason == Reason.CAPACITY_BLOCKED and room.words in decision.message:
+        return f"{decision.message}. Next: add nodes, or lower maxReplicas."
+    return ""
+
+
+def find_counted_words(told: Condition, room: Room | None) -> str:
+    """What of a condition was counted, "" where nothing was: that needs no second look, and each number of it is news."""
+    is_told = told.reason is Reason.CAPACITY_BLOCKED and room is not None and room.words in told.message
+    return room.words if is_told and room is not None else ""
+
+
 def steady(
     told: Condition,
     verdict: tuple[str, datetime] | None,
@@ -158,10 +186,12 @@ def steady(
     *,
     is_placing: bool = False,
     of_looks: frozenset[Reason] = _OF_LOOKS,
+    counted: str = "",
 ) -> tuple[Condition, tuple[str, datetime], float | None]:
     """What is to be told, given what this look alone would tell, what the looks before did (`verdict`: that, and since when), and what was
-    told last. `is_placing`: some pod has no node yet; `of_looks`: reasons that have to last before they take each other's place. Also the
-    verdict for the next look, and the seconds until the other thing has lasted, None where nothing is waited for."""
+    told last. `is_placing`: some pod has no node yet; `of_looks`: reasons that have to last before they take each other's place;
+    `counted`: of `find_counted_words`. Also the verdict for the next look, and the seconds until the other thing has lasted, None where
+    nothing is waited for."""
     name = f"{told.status}/{told.reason}"
     before = find_condition(previous, told.type)
     since = verdict[1] if verdict is not None and verdict[0] == name and verdict[1] <= now else now
@@ -172,10 +202,11 @@ def steady(
         told = replace(told, status=FALSE)
     if (before.get("status"), before.get("reason")) == (told.status, told.reason.value):
         waits_s = left_s if told.status == UNKNOWN and left_s > 0.0 else None
-        return _keep_words(told, str(before.get("message", ""))), (name, since), waits_s
+        said = str(before.get("message", ""))
+        return told if counted not in said else _keep_words(told, said), (name, since), waits_s
     is_known = before.get("status") in (TRUE, FALSE)
     is_of_looks = is_known and before.get("reason") in of_looks and told.reason in of_looks
-    if not is_of_looks or left_s <= 0.0:
+    if not is_of_looks or left_s <= 0.0 or counted:
         return told, (name, since), None
     kept = replace(told, status=str(before["status"]), reason=Reason(before["reason"]), message=str(before["message"]))
     return kept, (name, since), left_s
