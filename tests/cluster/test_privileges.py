@@ -71,6 +71,23 @@ def grant(cluster: LocalCluster, namespace: str, rules: list[Json], own: str, na
     )
 
 
+def grant_nodes(cluster: LocalCluster, own: str) -> str:
+    """The chart's right beside Roles. Returns the name of role and binding, which are in no namespace."""
+    metadata = {"name": f"{own}-nodes"}
+    rbac = "rbac.authorization.k8s.io"
+    cluster.kubectl.apply(
+        {"apiVersion": f"{rbac}/v1", "kind": "ClusterRole", "metadata": metadata, "rules": rules_of("rbac-nodes.yaml")},
+        {
+            "apiVersion": f"{rbac}/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": metadata,
+            "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": metadata["name"]},
+            "subjects": [{"kind": "ServiceAccount", "name": NAME, "namespace": own}],
+        },
+    )
+    return metadata["name"]
+
+
 @pytest.fixture
 def installation(control_plane: LocalCluster, tmp_path: Path) -> Iterator[Installation]:
     cluster = control_plane
@@ -80,6 +97,7 @@ def installation(control_plane: LocalCluster, tmp_path: Path) -> Iterator[Instal
         grant(cluster, own, rules_of("rbac-own-namespace.yaml"), own, "fairlead-own")
         for namespace in (first, second):
             grant(cluster, namespace, rules_of("rbac-watched.yaml"), own, "fairlead-watched")
+        nodes = grant_nodes(cluster, own)
         kubeconfig = cluster.control_plane.write_service_account_kubeconfig(own, NAME, tmp_path / "kubeconfig")
         mark = cluster.audit.mark()
         environment = {"KUBECONFIG": str(kubeconfig), "POD_NAMESPACE": own}
@@ -89,6 +107,7 @@ def installation(control_plane: LocalCluster, tmp_path: Path) -> Iterator[Instal
             yield Installation(cluster, own, (first, second), mark)
         finally:
             cluster.stop_operator(NAME)
+            cluster.kubectl("delete", f"clusterrole/{nodes}", f"clusterrolebinding/{nodes}")
 
 
 def test_what_the_chart_grants_for_watched_namespaces_is_what_a_whole_life_needs(installation: Installation) -> None:
@@ -114,7 +133,9 @@ def test_what_the_chart_grants_for_watched_namespaces_is_what_a_whole_life_needs
     records = cluster.audit.records(user=installation.user, since=installation.since)
     assert [str(record) for record in records if record.code == 403] == []
     places = {record.namespace for record in records if record.resource}
-    assert places == {installation.own, *installation.watched}, "nothing was asked of the whole cluster"
+    assert places == {installation.own, *installation.watched, ""}
+    of_cluster = granted_by(rules_of("rbac-nodes.yaml"))
+    assert installation.used_in("") == of_cluster, "nothing else was asked of the whole cluster"
     watched = granted_by(rules_of("rbac-watched.yaml"))
     for namespace in installation.watched:
         assert installation.used_in(namespace) == watched - ONLY_ELSEWHERE - NOT_LIVED
