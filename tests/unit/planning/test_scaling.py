@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
 from tests.unit.planning.scaledworld import asleep, replicas_of, samples, scaled, serving, settle
 from tests.unit.planning.world import VLLM, World, ended, make_pod, merge
 
@@ -326,3 +327,21 @@ def test_nobody_is_told_when_there_are_to_be_more() -> None:
     plan = world.step()
     assert plan.acts_on_status
     assert plan.nudges == ()
+
+
+@pytest.mark.parametrize("replicas", [1, 4])
+def test_numbers_that_each_look_moves_are_no_news(replicas: int) -> None:
+    """Also where spec.replicas is what it is by default, so that no sentence about it ends the message."""
+    world = World(merge(VLLM, replicas=replicas, autoscaling=scaled(minReplicas=2, maxReplicas=2)))
+    settle(world)
+    messages = set()
+    for waiting in (60.0, 70.0, 80.0):
+        world.now += timedelta(minutes=2)
+        world.signals = samples(world, waiting=waiting, pods=2)
+        world.step()
+        world.now += timedelta(minutes=2)
+        world.signals = samples(world, waiting=waiting, pods=2)
+        world.step()
+        assert world.states()["ScalingActive"] == "False/AtMaximum"
+        messages.add(world.condition("ScalingActive")["message"])
+    assert len(messages) == 1

@@ -214,7 +214,7 @@ def steady(
 
 def _keep_words(told: Condition, said: str) -> Condition:
     """Numbers that move with each look are no news; what the user has set is."""
-    unread = told.message.rpartition(" spec.replicas (")[2]
+    unread = told.message.partition(" spec.replicas (")[2]
     same = _without_numbers(said) == _without_numbers(told.message) and said.endswith(unread)
     return replace(told, message=said) if told.status == FALSE and same else told
 
