@@ -77,7 +77,7 @@ def test_never_below_what_the_user_asks_for_whatever_happens(least: int) -> None
     assert replicas_of(world) == least
     message = world.condition("ScalingActive")["message"]
     assert f"{least} replicas wanted, 0 fit: no node that takes its pods has nvidia.com/gpu." in message
-    assert message.endswith("Next: add nodes, or lower minReplicas.")
+    assert message.endswith("Next: add nodes, or lower the minimum.")
 
 
 def test_a_schedule_is_a_floor_too() -> None:

@@ -104,11 +104,9 @@ def scale(
     is_applied = autoscaling.policy is DecisionPolicy.APPLY
     situation = _bind(_describe(autoscaling, following, signals, scene, previous, now), policy, scene.room)
     decision = (_take_back(policy, following, scene) if is_applied else None) or decide(policy, situation)
-    told = tell_of_decision(spec, following, scene, decision, policy, has_samples=bool(signals.samples))
-    told = replace(told, message=told.message + spot.told)
-    counted = find_counted_words(told, scene.room)
+    told = tell_of_decision(spec, following, scene, decision, policy, spot.told, has_samples=bool(signals.samples))
     condition, verdict, settles_s = steady(
-        told, signals.verdict, previous, now, is_placing=scene.is_placing, counted=counted
+        told, signals.verdict, previous, now, is_placing=scene.is_placing, counted=find_counted_words(told, scene.room)
     )
     due_s = (decision.due_s, settles_s, scene.due_s, find_next_change(autoscaling, now), following.held_s or None)
     scaling = Scaling(

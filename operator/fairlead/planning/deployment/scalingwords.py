@@ -129,14 +129,15 @@ def tell_of_decision(
     scene: Scene,
     decision: Decision,
     policy: Policy,
+    note: str = "",
     *,
     has_samples: bool,
 ) -> Condition:
-    """By this look alone."""
+    """By this look alone. `note`: a sentence to say in any case, with a space before it."""
     autoscaling = spec.autoscaling
     assert autoscaling is not None
     is_recommended = autoscaling.policy is DecisionPolicy.RECOMMEND
-    suffix = " Only recommended: spec.replicas counts." if is_recommended else _say_unread(spec)
+    suffix = note + (" Only recommended: spec.replicas counts." if is_recommended else _say_unread(spec))
     if lacking := _tell_of_nodes(following, scene, decision, policy, is_recommended=is_recommended):
         return _condition(FALSE, Reason.CAPACITY_BLOCKED, lacking + suffix)
     if scene.homeless and not is_recommended:
@@ -165,7 +166,7 @@ def _tell_of_nodes(
     if room is None or room.replicas is None:
         return ""
     if room.replicas < following.replicas and scene.is_placing and not is_recommended:
-        lower = "minReplicas" if following.replicas <= policy.minimum else "maxReplicas"
+        lower = "the minimum" if following.replicas <= policy.minimum else "maxReplicas"
         return f"{following.replicas} replicas wanted, {room.words}. Next: add nodes, or lower {lower}."
     if decision.reason == Reason.CAPACITY_BLOCKED and room.words in decision.message:
         return f"{decision.message}. Next: add nodes, or lower maxReplicas."
