@@ -49,7 +49,7 @@ NEWER_PODS = (
     Edit(ENGINE_FILE, '["--port", "8000"]', f'["--port", "{NEWER_PORT}"]'),
     Edit(ENGINE_FILE, "port: 8000", f"port: {NEWER_PORT}"),
     Edit(ENGINE_FILE, "periodSeconds: 5, timeoutSeconds: 5", "periodSeconds: 4, timeoutSeconds: 4"),
-    Edit(f"{PLANNING}/pod.py", "POD_BUILDER_REVISION = 1", "POD_BUILDER_REVISION = 2"),
+    Edit(f"{PLANNING}/pod.py", "POD_BUILDER_REVISION = 2", "POD_BUILDER_REVISION = 3"),
     Edit(
         f"{PLANNING}/pod.py",
         '"enableServiceLinks": False,',

@@ -272,6 +272,17 @@ def test_everything_that_gives_up_early_follows_the_startup_budget() -> None:
     assert planned(spec)["Deployment/llama"]["spec"]["progressDeadlineSeconds"] > 2400
 
 
+@pytest.mark.parametrize("spec", [VLLM, OLLAMA], ids=["vllm", "ollama"])
+@pytest.mark.parametrize("period", [None, 20])
+def test_a_pod_that_loads_is_asked_every_second(spec: dict[str, Any], period: int | None) -> None:
+    """Whoever waits at the gateway for a model at zero waits for this question; how often a pod that serves is asked is another one."""
+    changes = {"probes": {"readiness": {"periodSeconds": period}}} if period else {}
+    container = engine(merge(spec, **changes))
+    assert container["startupProbe"]["periodSeconds"] == 1
+    assert "initialDelaySeconds" not in container["startupProbe"]
+    assert container["readinessProbe"]["periodSeconds"] == (period or 5)
+
+
 def test_the_budget_grows_with_the_model_and_is_half_an_hour_when_nothing_is_known() -> None:
     def budget(source: str) -> int:
         return int(env(engine(merge(VLLM, model={"source": source})))["VLLM_ENGINE_READY_TIMEOUT_S"])

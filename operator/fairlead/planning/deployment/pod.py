@@ -38,11 +38,12 @@ from fairlead.policy.locality import mark_pods
 
 __all__ = ["ENGINE_CONTAINER", "MODEL_CONTAINER", "POD_BUILDER_REVISION", "make_pod_template"]
 
-POD_BUILDER_REVISION = 1
+POD_BUILDER_REVISION = 2
 ENGINE_CONTAINER = "engine"
 #: Init container with which engines that fetch their model themselves do it.
 MODEL_CONTAINER = "model"
-_STARTUP_PERIOD_S = 5
+#: Requests wait at a gateway for a pod that wakes from zero, and this is what each of them may wait for nothing.
+_STARTUP_PERIOD_S = 1
 
 Json = dict[str, Any]
 
@@ -154,7 +155,8 @@ def _merge_env(first: list[Json], second: list[Json]) -> list[Json]:
 
 
 def _make_startup_probe(serving: Serving, readiness: Probe) -> Json:
-    """Asks what readiness asks, and gives up when the start-up budget is spent."""
+    """Asks what readiness asks, every second, and gives up when the start-up budget is spent. An engine that loads refuses at once; one
+    that takes a question and lets it hang is given up later by as much. The kubelet asks for readiness as soon as this one holds."""
     return {
         **_make_handler(serving, readiness),
         "periodSeconds": _STARTUP_PERIOD_S,
