@@ -1,4 +1,4 @@
-"""`python -m tests.world`: the table of docs/scaling-simulated.md anew (half a minute)."""
+"""`python -m tests.world`: the tables of docs/scaling-simulated.md anew (forty seconds)."""
 
 from __future__ import annotations
 

@@ -1,13 +1,14 @@
-"""The table of docs/scaling-simulated.md: every policy on every trace."""
+"""The tables of docs/scaling-simulated.md: every policy on every trace."""
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from tests.world.engine import LLAMA_8B_L4, QWEN3_32B_2H100
+from tests.world.heldout import GENERATED, PUBLIC, Service
 from tests.world.policies import Hpa, Law, Oracle, PublishedLaw, QueueHpa, RunningHpa, Static, policy, published_hpa
 from tests.world.traces import Trace, bursty, constant, conversations, diurnal, ramp, step
 from tests.world.world import DIRECT, PROMETHEUS, Objective, Outcome, Scaler, Source, live
@@ -61,45 +62,71 @@ def make_table(traces: Sequence[tuple[str, Callable[[], Trace]]] = TRACES) -> st
     return "\n".join(lines) + "\n"
 
 
-#: Of the second table: 8B on L4s with 2 to 16 replicas, beginning with 8 (the trace begins in the middle of a day).
+#: Of the public services: 2 to 16 replicas, beginning with 8 (they begin in the middle of a day).
 SERVICE_OBJECTIVE = Objective(5.0, 0.2)
-SERVICE: tuple[tuple[str, Callable[[], Scaler], int, Source], ...] = (
-    ("16 replicas", lambda: Static(16), 16, DIRECT),
-    ("12 replicas", lambda: Static(12), 12, DIRECT),
-    ("HPA, 5 queued each", lambda: QueueHpa(hpa=Hpa(2, 16)), 8, DIRECT),
-    ("HPA, 15 in flight each", lambda: RunningHpa(15, hpa=Hpa(2, 16)), 8, DIRECT),
-    (
-        "published SLO law",
-        lambda: PublishedLaw(first_token_s=5, output_token_s=0.2, hpa=published_hpa(2, 16)),
-        8,
-        PROMETHEUS,
-    ),
-    ("fairlead, Prometheus", lambda: Law(service_policy(), startup_s=90), 8, PROMETHEUS),
-    ("fairlead, direct", lambda: Law(service_policy(), startup_s=90), 8, DIRECT),
+CONVERSATIONS = Service("an hour of conversations", conversations, LLAMA_8B_L4, SERVICE_OBJECTIVE)
+SERVICE: tuple[tuple[str, Callable[[Service], Scaler], int, Source], ...] = (
+    ("16 replicas", lambda _: Static(16), 16, DIRECT),
+    ("12 replicas", lambda _: Static(12), 12, DIRECT),
+    ("HPA, 5 queued each", lambda _: QueueHpa(hpa=Hpa(2, 16)), 8, DIRECT),
+    ("HPA, 15 in flight each", lambda _: RunningHpa(15, hpa=Hpa(2, 16)), 8, DIRECT),
+    ("published SLO law", lambda service: published(service.objective), 8, PROMETHEUS),
+    ("fairlead, Prometheus", lambda service: law(service), 8, PROMETHEUS),
+    ("fairlead, direct", lambda service: law(service), 8, DIRECT),
 )
 
 
-def service_policy() -> Policy:
-    """Of the public service."""
-    return policy(2, 16, {"timeToFirstToken": "5s", "outputTokenLatency": "200ms"})
+def published(objective: Objective) -> PublishedLaw:
+    """On 2 to 16 replicas."""
+    return PublishedLaw(
+        first_token_s=objective.first_token_s, output_token_s=objective.output_token_s, hpa=published_hpa(2, 16)
+    )
 
 
-def serve(make: Callable[[], Scaler], start: int, source: Source) -> Outcome:
-    """The hour of the public service."""
-    return live(conversations(), LLAMA_8B_L4, make(), start=start, source=source, objective=SERVICE_OBJECTIVE)
+def service_policy(objective: Objective = SERVICE_OBJECTIVE) -> Policy:
+    """Of a public service."""
+    targets = {
+        "timeToFirstToken": f"{objective.first_token_s * 1000:.0f}ms",
+        "outputTokenLatency": f"{objective.output_token_s * 1000:.0f}ms",
+    }
+    return policy(2, 16, targets)
 
 
-def make_service_table() -> str:
+def law(service: Service) -> Law:
+    """fairlead's own, told of the objectives and of how long pods take to load."""
+    return Law(service_policy(service.objective), startup_s=service.engine.load_s)
+
+
+def serve(make: Callable[[Service], Scaler], start: int, source: Source, service: Service = CONVERSATIONS) -> Outcome:
+    """An hour of a public service."""
+    return live(service.make(), service.engine, make(service), start=start, source=source, objective=service.objective)
+
+
+def make_service_table(services: Sequence[Service] = (CONVERSATIONS,)) -> str:
     """In Markdown."""
-    lines = ["| | an hour of conversations |", "| --- | --- |"]
-    lines += [f"| {name} | {show(serve(make, start, source))} |" for name, make, start, source in SERVICE]
+    lines = [f"| | {' | '.join(one.name for one in services)} |", f"| --- |{' --- |' * len(services)}"]
+    for name, make, start, source in SERVICE:
+        cells = [show(serve(make, start, source, service)) for service in services]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def fill(text: str) -> str:
-    """Replace what stands between the markers."""
-    tables = {"world": make_table, "service": make_service_table}
-    return _SECTION.sub(lambda match: f"{match[1]}\n{tables[match[2]]()}\n{match[3]}", text)
+TABLES: dict[str, Callable[[], str]] = {
+    "world": make_table,
+    "service": make_service_table,
+    "heldout": lambda: make_table(GENERATED),
+    "heldoutservices": lambda: make_service_table(PUBLIC),
+}
+
+
+def fill(text: str, tables: Collection[str] = frozenset(TABLES)) -> str:
+    """Replace what stands between the markers of these tables."""
+
+    def make(match: re.Match[str]) -> str:
+        name = match[2]
+        return f"{match[1]}\n{TABLES[name]()}\n{match[3]}" if name in tables else match[0]
+
+    return _SECTION.sub(make, text)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from functools import cache
 import pytest
 from tests.world.engine import OLLAMA_8B_L4, QWEN3_32B_2H100
 from tests.world.policies import Law, PublishedLaw, QueueHpa, RunningHpa, Static, policy
-from tests.world.table import serve, service_policy
+from tests.world.table import law, serve
 from tests.world.traces import CHAT, Trace, bursty, constant, diurnal, ramp, staged, step
 from tests.world.world import DIRECT, EPOCH, PROMETHEUS, Objective, Outcome, Scaler, Source, live
 
@@ -183,7 +183,7 @@ def test_pods_that_take_five_minutes_to_load() -> None:
 @SOURCES
 def test_an_hour_of_a_public_service(source: Source) -> None:
     """Another engine, real arrivals, prompts of all lengths."""
-    outcome = serve(lambda: Law(service_policy(), startup_s=90), 8, source)
+    outcome = serve(law, 8, source)
     assert outcome.attainment >= 0.96
     assert outcome.average <= 14.5
     assert outcome.flaps <= 1

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 from tests.world.engine import QWEN3_32B_2H100, Pod, Request
+from tests.world.heldout import GENERATED, PUBLIC
 from tests.world.policies import Law, Static, policy
-from tests.world.table import PAGE, fill
+from tests.world.table import CONVERSATIONS, PAGE, TABLES, TRACES, fill
 from tests.world.traces import RAMP, constant, quiet, ramp
 from tests.world.world import PROMETHEUS, live
 
@@ -61,6 +64,19 @@ def test_the_same_seed_gives_the_same() -> None:
     assert [one.end for one in first.requests] == [one.end for one in second.requests]
 
 
-def test_the_table_in_the_documents_is_fresh() -> None:
+@pytest.mark.parametrize("table", sorted(TABLES))
+def test_the_tables_in_the_documents_are_fresh(table: str) -> None:
     text = PAGE.read_text()
-    assert text == fill(text), "stale: run python -m tests.world"
+    assert f"<!-- generated: {table} -->" in text
+    assert text == fill(text, {table}), "stale: run python -m tests.world"
+
+
+def test_what_is_held_out_is_none_of_what_the_law_was_tuned_on() -> None:
+    """Neither a trace nor the chance behind it: each of these seeds is used once."""
+    known = [make().arrivals for _, make in TRACES] + [CONVERSATIONS.make().arrivals]
+    held = [make().arrivals for _, make in GENERATED] + [service.make().arrivals for service in PUBLIC]
+    assert all(one[:50] != other[:50] for one in held for other in known)
+    assert [len(service.make().arrivals) for service in PUBLIC] == [8819, 12031]
+    source = (Path(__file__).parent / "heldout.py").read_text()
+    seeds = re.findall(r"48_1\d\d", source)
+    assert len(seeds) == len(set(seeds)) == 7

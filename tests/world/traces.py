@@ -15,9 +15,11 @@ __all__ = [
     "RAMP",
     "Shape",
     "Trace",
+    "at_rate",
     "bursty",
     "constant",
     "conversations",
+    "counted",
     "diurnal",
     "quiet",
     "ramp",
@@ -147,10 +149,21 @@ def diurnal(seed: int = 1, seconds: float = 7200) -> Trace:
 
 def conversations(seed: int = 1) -> Trace:
     """An hour of a public service: as many requests in each ten seconds as there were, with prompts and answers as long."""
+    return counted("conversations", COUNTS, PROMPTS, OUTPUTS, seed)
+
+
+def counted(name: str, counts: Sequence[int], prompts: Sequence[int], outputs: Sequence[int], seed: int) -> Trace:
+    """So many requests in each ten seconds, at random within them, of lengths by their quantiles: each of the two by itself."""
     rng = random.Random(seed)
-    times = sorted(10 * (index + rng.random()) for index, count in enumerate(COUNTS) for _ in range(count))
-    sizes = tuple((at, _quantile(rng, PROMPTS), _quantile(rng, OUTPUTS)) for at in times)
-    return Trace("conversations", sizes, 10.0 * len(COUNTS), lambda at: COUNTS[min(int(at / 10), len(COUNTS) - 1)] / 10)
+    times = sorted(10 * (index + rng.random()) for index, count in enumerate(counts) for _ in range(count))
+    sizes = tuple((at, _quantile(rng, prompts), _quantile(rng, outputs)) for at in times)
+    return Trace(name, sizes, 10.0 * len(counts), lambda at: counts[min(int(at / 10), len(counts) - 1)] / 10)
+
+
+def at_rate(name: str, rate: Callable[[float], float], most: float, seconds: float, seed: int) -> Trace:
+    """At random at a rate that changes and is never above `most`, a second; lengths as in the published ramp."""
+    rng = random.Random(seed)
+    return Trace(name, _drawn(rng, _poisson(rng, rate, most, seconds), Shape()), seconds, rate)
 
 
 def _quantile(rng: random.Random, steps: Sequence[int]) -> int:
