@@ -1,4 +1,4 @@
-"""Clients of a model, one request after the other each, and what they saw of their first tokens."""
+"""Clients of a model, one request after the other each, and what they saw of their first tokens: one of them first, then four."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ import httpx
 __all__ = ["Clients", "clients"]
 
 NUMBER = 4
-PAUSE_S = 0.7
+#: Of the one client that asks while all is well. The others come with the load.
+PAUSE_S = 0.2
 #: Words of a prompt of which a pod of this bench prefills a thousand tokens a second: next to nothing, and 0.4 s alone, 1.6 s for four.
 CALM, BUSY = 5, 400
 
 
 @dataclass
 class Clients:
-    """`words` of each prompt from now on; `seen`: when each request was sent and had its first token, epoch seconds."""
+    """`words` of each prompt from now on, 0: nobody asks; `seen`: when each request was sent and had its first token, epoch seconds."""
 
     words: int = CALM
     seen: list[tuple[float, float]] = field(default_factory=list)
@@ -38,9 +39,11 @@ def clients(url: str, model: str) -> Iterator[Clients]:
     """Until the block ends. Raises RuntimeError then if a request failed."""
     kind, numbers, over = Clients(), itertools.count(), threading.Event()
 
-    def ask() -> None:
+    def ask(is_first: bool) -> None:
         with httpx.Client(trust_env=False, timeout=60) as client:
-            while not over.is_set():
+            while not over.wait(PAUSE_S if kind.words <= CALM else 0.0):
+                if not kind.words or (kind.words == CALM and not is_first):
+                    continue
                 prompt = f"{next(numbers)} " + "word " * kind.words  # begins unlike all others: nothing is cached
                 sent = time.time()
                 try:
@@ -50,9 +53,8 @@ def clients(url: str, model: str) -> Iterator[Clients]:
                     kind.seen.append((sent, time.time()))
                 except httpx.HTTPError as error:
                     kind.failed.append(f"{type(error).__name__}: {error}")
-                over.wait(PAUSE_S if kind.words == CALM else 0.0)
 
-    threads = [threading.Thread(target=ask, daemon=True) for _ in range(NUMBER)]
+    threads = [threading.Thread(target=ask, args=(not number,), daemon=True) for number in range(NUMBER)]
     for thread in threads:
         thread.start()
     try:

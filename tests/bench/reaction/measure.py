@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hack.prometheus import find_or_unpack
@@ -23,9 +23,8 @@ STORIES = ("waking", "alert", "direct", "prometheus")
 INTERVALS_S = (15, 5)
 
 
-def measure_reaction(runs: int, stories: Sequence[str] = STORIES) -> list[Timeline]:
-    """`runs` of each figure; some ten minutes, most of them until windows are full of calm."""
-    found: list[Timeline] = []
+def measure_reaction(runs: int, stories: Sequence[str] = STORIES) -> Iterator[list[Timeline]]:
+    """`runs` of each figure, one figure after the other; some ten minutes, most of them until windows are full of calm."""
     with (
         tempfile.TemporaryDirectory(prefix="fairlead-bench-") as directory,
         LocalCluster(Path(directory) / "cluster", node_options=Options(engines=Engines.SIMULATED)) as cluster,
@@ -41,12 +40,12 @@ def measure_reaction(runs: int, stories: Sequence[str] = STORIES) -> list[Timeli
         cluster.wait_for_operator()
         if "waking" in stories:
             print("zero -> first token", flush=True)
-            found += measure_waking(cluster, runs)
+            yield measure_waking(cluster, runs)
         if "alert" in stories:
-            found += measure_alerts(cluster, runs, port)
+            yield measure_alerts(cluster, runs, port)
         if "direct" in stories:
             print("breach, pods are asked", flush=True)
-            found += measure_breaches(cluster, runs)
+            yield measure_breaches(cluster, runs)
         cluster.stop_operator()
         for interval_s in INTERVALS_S if "prometheus" in stories else ():
             print(f"breach, Prometheus scrapes every {interval_s} s", flush=True)
@@ -54,6 +53,5 @@ def measure_reaction(runs: int, stories: Sequence[str] = STORIES) -> list[Timeli
             with scraping(cluster, tools, folder / f"prometheus-{interval_s}", interval_s) as scraper:
                 cluster.start_operator([f"--prometheus-url={scraper.url}"])
                 cluster.wait_for_operator()
-                found += measure_breaches(cluster, runs, scraper)
+                yield measure_breaches(cluster, runs, scraper)
                 cluster.stop_operator()
-    return found

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from tests.bench.reaction.breach import Scraper
+from tests.bench.reaction.breach import Scraper, _looks
 from tests.bench.reaction.clients import Clients
 from tests.bench.reaction.readings import PodTimes, _read_pod, read_writes
 
@@ -114,3 +114,21 @@ def test_only_the_operators_own_questions_about_a_namespace_count(tmp_path: Path
     lines = [json.dumps({"ts": f"2026-11-28T{ts}Z", "params": {"query": query}}) for ts, query in asked]
     questions.write_text("\n".join(lines) + "\n")
     assert Scraper("", 15, questions, tmp_path / "targets.json").asked(NAMESPACE) == [epoch_s(1.5)]
+
+
+def test_between_the_first_look_and_the_last_before_what_followed_the_law_waits() -> None:
+    seen = [1.0, 6.0, 11.0, 16.0]
+    assert [moment.at for moment in _looks(seen, 1.5, 2.0, 12.0, "x")] == [6.0, 11.0]
+    assert [moment.at for moment in _looks(seen, 1.5, 2.0, 6.0, "x")] == [6.0, 6.0]
+    assert [moment.at for moment in _looks(seen, 1.5, 2.0, 10.9, "x")] == [6.0, 6.0], "it came after what followed"
+    with pytest.raises(RuntimeError, match="nobody looked"):
+        _looks(seen, 1.5, 2.0, 5.0, "x")
+
+
+def test_a_line_that_is_read_late_is_the_look_from_which_it_followed() -> None:
+    seen = [1.0, 6.0, 11.0, 16.0]
+    assert [moment.at for moment in _looks(seen, 1.5, 2.0, 10.9, "x", late_s=1.0)] == [6.0, 10.9]
+
+
+def test_a_look_at_the_load_before_anybody_was_late_is_no_time_after_the_breach() -> None:
+    assert [moment.at for moment in _looks([1.0, 6.0, 11.0], 5.5, 6.5, 6.7, "x")] == [6.0, 6.0]
