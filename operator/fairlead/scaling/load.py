@@ -82,7 +82,9 @@ def _use(running: float | None, waiting: float | None, usage: float | None, tuni
     share f of its cache bears is as f / (1 + k f), with k the time of a full batch's steps beyond that of an empty one's."""
     if usage is None or running is None:
         return None
-    queue = 0.0 if waiting is None or waiting < 1 else waiting / max(running, 1.0)
+    # Who waits while nobody runs has only just come: an engine takes the first one at once.
+    queued = (waiting or 0.0) - max(1.0 - running, 0.0)
+    queue = queued / max(running, 1.0) if waiting is not None and waiting >= 1 else 0.0
     # Where a tenth waits, the engine is full, by another bound than the cache if that is not.
     full = min(max(usage, 1.0 if queue > 0.1 else 0.0), 1.0)
     use = full * (1 + tuning.crowding) / (1 + tuning.crowding * full)

@@ -168,6 +168,14 @@ def test_a_full_engine_asks_for_more_before_times_rise() -> None:
     assert "KV cache 80%" in decision.message
 
 
+def test_a_request_that_has_just_come_is_no_queue() -> None:
+    """A look between its arrival and the engine's next step sees it wait, and nobody run."""
+    come = (sample(ttft=0.2, requests=0, running=0, waiting=1, kv=0.0, pods=1),)
+    assert decided(policy(), situation(1, come)).replicas == 1
+    stuck = looks(sample(ttft=0.2, requests=0, running=0, waiting=20, kv=0.0, pods=1))
+    assert decided(policy(), situation(1, stuck)).replicas > 1
+
+
 def test_a_slow_engine_with_room_is_not_left_for_its_times() -> None:
     """A target near the time that an idle engine needs is no reason for more, where the engine says that it has room."""
     near = looks(sample(ttft=0.9, running=20, kv=0.2))
