@@ -13,6 +13,7 @@ import pytest
 import yaml
 from tests.cluster.operator_world import World, make_cr, until
 from tests.cluster.routelife import NOT_LIVED, live_a_route
+from tests.cluster.test_keda import CRD, KEDA, KIND
 from tests.witness import ONLY_ELSEWHERE, Right, granted_by, rights_of
 
 from fairlead_cluster.audit import AuditMark
@@ -25,7 +26,7 @@ FILES = Path(__file__).resolve().parents[2] / "charts/fairlead/files"
 NAME = "scoped"
 #: For operators under other accounts than the installed one, whose admission policies are in force in the whole cluster.
 MANAGES = {"apiGroups": ["fairlead.dev"], "resources": ["children"], "verbs": ["manage"]}
-PRUNED = ("persistentvolumeclaims", "poddisruptionbudgets", "networkpolicies")
+PRUNED = ("persistentvolumeclaims", "poddisruptionbudgets", "networkpolicies", KIND)
 CHILDREN = ("deployments", "services", "secrets", *PRUNED)
 
 
@@ -98,16 +99,19 @@ def installation(control_plane: LocalCluster, tmp_path: Path) -> Iterator[Instal
         for namespace in (first, second):
             grant(cluster, namespace, rules_of("rbac-watched.yaml"), own, "fairlead-watched")
         nodes = grant_nodes(cluster, own)
+        cluster.kubectl.apply(yaml.safe_load(CRD.read_text()))
+        cluster.kubectl("wait", "crd", KIND, "--for=condition=Established")
         kubeconfig = cluster.control_plane.write_service_account_kubeconfig(own, NAME, tmp_path / "kubeconfig")
         mark = cluster.audit.mark()
         environment = {"KUBECONFIG": str(kubeconfig), "POD_NAMESPACE": own}
-        cluster.start_operator([f"--watch-namespaces={first},{second}"], environment, name=NAME)
+        options = [f"--watch-namespaces={first},{second}", "--prometheus-url=http://127.0.0.1:9"]
+        cluster.start_operator(options, environment, name=NAME)
         cluster.wait_for_operator(NAME)
         try:
             yield Installation(cluster, own, (first, second), mark)
         finally:
             cluster.stop_operator(NAME)
-            cluster.kubectl("delete", f"clusterrole/{nodes}", f"clusterrolebinding/{nodes}")
+            cluster.kubectl("delete", f"clusterrole/{nodes}", f"clusterrolebinding/{nodes}", f"crd/{KIND}")
 
 
 def test_what_the_chart_grants_for_watched_namespaces_is_what_a_whole_life_needs(installation: Installation) -> None:
@@ -115,8 +119,8 @@ def test_what_the_chart_grants_for_watched_namespaces_is_what_a_whole_life_needs
     worlds = [World(cluster, namespace) for namespace in installation.watched]
     storage = {"type": "PersistentVolumeClaim", "size": "1Gi"}
     for world in worlds:
-        frozen = {"schedulerName": "frozen"}
-        world.apply(make_cr(world.namespace, "m", replicas=2, storage=storage, pod=frozen, encryption={}))
+        more = {"storage": storage, "pod": {"schedulerName": "frozen"}, "encryption": {}, "autoscaling": KEDA}
+        world.apply(make_cr(world.namespace, "m", replicas=2, **more))
     for world in worlds:
         until(lambda world=world: all(world.names(kind) for kind in CHILDREN), "every kind of child")
         world.patch("service/m", '{"spec": {"selector": {"app": "mine"}}}')
