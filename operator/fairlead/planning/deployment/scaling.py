@@ -99,6 +99,20 @@ def scale(
     ignored = find_ignored(spec, autoscaling, previous)
     if autoscaling.policy is DecisionPolicy.PAUSE:
         return Scaling(tell_of_pause(spec, following), following.status, ignored)
+    scaling = _follow_law(spec, autoscaling, following, signals, scene, previous, now)
+    return replace(scaling, events=(*ignored, *scaling.events))
+
+
+def _follow_law(
+    spec: LLMDeploymentSpec,
+    autoscaling: AutoscalingSpec,
+    following: Following,
+    signals: Signals,
+    scene: Scene,
+    previous: Mapping[str, Any],
+    now: datetime,
+) -> Scaling:
+    """The operator decides, or says what it would."""
     spot = find_spot_floor(autoscaling, signals.nodes, scene.ready_on)
     policy = make_policy(autoscaling, now, spot)
     is_applied = autoscaling.policy is DecisionPolicy.APPLY
@@ -112,14 +126,26 @@ def scale(
     scaling = Scaling(
         condition,
         following.status,
-        ignored,
-        remembered_recommendations(signals.recommendations, decision, policy, now),
-        verdict,
+        recommendations=remembered_recommendations(signals.recommendations, decision, policy, now),
+        verdict=verdict,
         is_measured=True,
         fewest=find_floor(autoscaling, now) if is_applied else None,
         wakes=is_applied and autoscaling.min_replicas == 0,
         due_s=min((one for one in due_s if one is not None), default=None),
     )
+    return _note(scaling, decision, situation, policy, following, is_applied=is_applied)
+
+
+def _note(
+    scaling: Scaling,
+    decision: Decision,
+    situation: Situation,
+    policy: Policy,
+    following: Following,
+    *,
+    is_applied: bool,
+) -> Scaling:
+    """The decision in status, from where the next pass carries it out."""
     changed = decision.replicas != situation.replicas
     status = dict(following.status or {})
     if changed:
@@ -132,7 +158,7 @@ def scale(
     return replace(
         scaling,
         status=status | {"desiredReplicas": decision.replicas},
-        events=(*ignored, event),
+        events=(event,),
         is_decided=True,
         goes_down=decision.replicas < following.replicas,
     )
