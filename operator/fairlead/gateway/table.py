@@ -465,9 +465,10 @@ def _make_groups(
     upstreams: Mapping[str, Upstream],
     served_models: Mapping[str, str],
 ) -> list[_Group]:
-    """The weighted choice first, then each of the others, so that all of them are tried and none is asked twice: one that is silent would
-    cost its whole time again. One number is drawn per request and counts for all of its attempts. So the groups of a priority have
-    the same weights in the same order: whose share the draw falls into is asked first, and in each later group others stand there."""
+    """The weighted choice first, then each of the others, so that all of them are tried and none is asked twice, but by `_hold`, where
+    several may sleep: one that is silent would cost its whole time again. One number is drawn per request and counts for all of its
+    attempts. So the groups of a priority have the same weights in the same order: whose share the draw falls into is asked first, and in
+    each later group others stand there."""
 
     def attempt(target: TargetSpec) -> Attempt:
         upstream_model = target.model or served_models.get(target.backend, model.name)

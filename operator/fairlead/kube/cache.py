@@ -206,6 +206,15 @@ class Cache:
                 changes.append(self.remove(key, entry.uid, list_version))
         return changes
 
+    def drop_kind(self, kind: str, namespace: str | None) -> list[Change]:
+        """Forget all of a kind that is not served any more. What comes back when it is may be of the same versions."""
+        changes = []
+        for key in self.keys(kind, namespace):
+            entry = self._entries[key]
+            self._drop(entry)
+            changes.append(self._told(Change(entry, None)))
+        return changes
+
     def settle(self, key: ObjectKey, desired_hash: str, live: Mapping[str, Any]) -> None:
         """Remember that applying this wish left this object as it was: comparing them again would only find the same
         difference of spelling, for ever."""

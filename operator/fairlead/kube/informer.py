@@ -28,6 +28,8 @@ BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 30.0
 #: A stream that lived this long was healthy, so its end starts the backoff anew.
 HEALTHY_STREAM_S = 5.0
+#: For how long a kind that was there is taken to be there still, though the API server says otherwise: one that has just started says so.
+MISSING_AFTER_S = 30.0
 #: How often a kind is asked for that may be missing, and is.
 MISSING_RETRY_S = 30.0
 
@@ -114,6 +116,7 @@ class Informer:
         self._observer = observer
         self._jitter = jitter
         self._on_served = on_served
+        self._refused_at: float | None = None
         self._resource_version = ""
 
     async def run(self) -> None:
@@ -131,7 +134,7 @@ class Informer:
                 self._resource_version = ""
                 cause = "expired"
             except (NotFound, Forbidden) as caught:
-                if not self.selection.is_needed:
+                if self._is_missing():
                     await self._do_without(caught)
                     continue
                 error, cause = caught, "error"
@@ -179,21 +182,27 @@ class Informer:
         for change in self._cache.retain(kind, namespace, listed, int(version), is_anothers):
             self._tell(change)
         self._resource_version = version
-        if not selection.is_needed:
-            self._serve(is_served=True)
         self.synced.set()
+
+    def _is_missing(self) -> bool:
+        """Whether to do without it, now that the API server has refused."""
+        if self.selection.is_needed:
+            return False
+        was_there = self._is_served() and self.synced.is_set()
+        if self._refused_at is None:
+            self._refused_at = self._clock()
+        self._resource_version = ""
+        return not was_there or self._clock() - self._refused_at >= MISSING_AFTER_S
 
     async def _do_without(self, error: NotFound | Forbidden) -> None:
         """Nothing of it is known until it is there, however long that takes; it is no sign that the API server is out of reach."""
         selection = self.selection
-        if self._cache.is_served(selection.resource.kind, selection.namespace):
+        if self._is_served():
             logger.info("%s: done without, because %s", selection, error)
-        self._resource_version = ""
         self._serve(is_served=False)
-        for key in self._cache.keys(selection.resource.kind, selection.namespace):
-            entry = self._cache.get(key)
-            if entry is not None and isinstance(error, NotFound):  # what may not be seen is still there
-                self._tell(self._cache.remove(key, entry.uid, entry.resource_version))
+        if isinstance(error, NotFound):  # what may not be seen is still there
+            for change in self._cache.drop_kind(selection.resource.kind, selection.namespace):
+                self._tell(change)
         self.synced.set()
         until = self._clock() + MISSING_RETRY_S * (0.5 + self._jitter() / 2)
         while (left_s := until - self._clock()) > 0.0:
@@ -201,11 +210,21 @@ class Informer:
             await asyncio.sleep(min(left_s, HEALTHY_STREAM_S))
         self.last_tried_at = self.last_heard_at = self._clock()
 
+    def _is_served(self) -> bool:
+        return self._cache.is_served(self.selection.resource.kind, self.selection.namespace)
+
     def _serve(self, *, is_served: bool) -> None:
         resource, namespace = self.selection.resource, self.selection.namespace
-        if self._cache.is_served(resource.kind, namespace) is not is_served:
+        if self._is_served() is not is_served:
             self._cache.set_served(resource.kind, namespace, is_served=is_served)
             self._on_served(resource)
+
+    def _begun(self) -> None:
+        """The API server lets us watch: whoever may only list would know less and less."""
+        self._heard()
+        self._refused_at = None
+        if not self.selection.is_needed:
+            self._serve(is_served=True)
 
     async def _watch(self) -> None:
         selection = self.selection
@@ -217,7 +236,7 @@ class Informer:
             name=selection.name,
             metadata_only=selection.metadata_only,
             is_known=self._is_known,
-            on_begin=self._heard,  # where nothing happens there may be no bookmarks for longer than the probes are patient
+            on_begin=self._begun,  # where nothing happens there may be no bookmarks for longer than the probes are patient
         ):
             self._heard()
             self._take(event)

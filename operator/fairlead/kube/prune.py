@@ -24,6 +24,8 @@ _POD_METADATA: Final = (
     "deletionTimestamp", "deletionGracePeriodSeconds",
 )  # fmt: skip
 _FILES: Final = names.FILE_ANNOTATION_PREFIX  # a hundred kilobytes that nobody reads here
+#: What Kubernetes tolerates for every pod, for five minutes.
+_OF_EVERY_POD: Final = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 _CONTAINER_FIELDS: Final = ("name", "image", "restartPolicy", "resources")
 _CONTAINER_STATUS_FIELDS: Final = ("name", "image", "ready", "started", "restartCount", "state", "lastState")
 _POD_STATUS_FIELDS: Final = ("phase", "conditions", "reason", "message", "podIP", "startTime")
@@ -115,6 +117,8 @@ def prune_pod(live: Mapping[str, Any]) -> Json:
     spec = live.get("spec") or {}
     status = live.get("status") or {}
     kept_spec = _pick(spec, ("nodeName", "schedulerName", "terminationGracePeriodSeconds"))
+    if added := [one for one in spec.get("tolerations") or () if one.get("key") not in _OF_EVERY_POD]:
+        kept_spec["tolerations"] = added
     for key in ("initContainers", "containers"):
         if spec.get(key):
             kept_spec[key] = [_pick(container, _CONTAINER_FIELDS) for container in spec[key]]

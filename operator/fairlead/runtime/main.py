@@ -296,7 +296,7 @@ class Operator:
         """The cache has something new, from a watch or from the answer to a write of our own. A custom resource hears of itself by its
         feed and of its children by `_on_child_change`; here others hear of it whom it concerns."""
         self.inbox.changed(change)
-        moved = list(self.nodes.changed(change))
+        moved = self.nodes.changed(change)
         if not self.controller.is_working:
             return
         told = change.owners() | {entry.key for entry in (change.before, change.after) if entry is not None}

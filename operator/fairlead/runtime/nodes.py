@@ -6,7 +6,8 @@ the same accelerator has changed, and a change is heard only by those whose answ
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from sys import intern
 from typing import Any, Final
@@ -21,6 +22,8 @@ from fairlead.planning.deployment.capacity import Demand, count_capacity, holds,
 __all__ = ["NodeDesk", "observe_node"]
 
 Json = Mapping[str, Any]
+
+logger = logging.getLogger(__name__)
 
 _UNSCHEDULABLE: Final = Taint("node.kubernetes.io/unschedulable", "", "NoSchedule")
 _NOTHING: Final = NodeFacts("", {})
@@ -56,7 +59,9 @@ class NodeDesk:
         names = (str((pod.get("spec") or {}).get("nodeName") or "") for pod in observed.pods)
         asker.places = frozenset(name for name in names if name) if autoscaling.get("spot") else frozenset()
         is_counted = self._mode == "Counted"
-        self._read_demand(asker, raw, observed.children.get(ObjectKey(DEPLOYMENT.kind, key.namespace, key.name)))
+        deployment = observed.children.get(ObjectKey(DEPLOYMENT.kind, key.namespace, key.name))
+        newest = observed.pods[-1] if observed.pods else {}
+        self._read_demand(asker, raw, deployment, (newest.get("spec") or {}).get("tolerations") or ())
         if self._mode == "Ignored" or not self._cache.is_served(NODE.kind, None):
             return None
         under = [self._nodes.get(name, _NOTHING) for name in asker.places]
@@ -67,11 +72,19 @@ class NodeDesk:
             is_counted=is_counted,
         )
 
-    def changed(self, change: Change) -> Iterator[ObjectKey]:
+    def changed(self, change: Change) -> list[ObjectKey]:
         """The LLMDeployments to which something else is true now."""
         entry = change.after or change.before
         if entry is None or entry.key.kind != NODE.kind:
-            return
+            return []
+        try:
+            return list(self._change(entry, change))
+        except Exception:
+            # The watch of nodes is not to end because of one that cannot be read; what was known of it before stays.
+            logger.exception("Node %s was not understood", entry.key.name)
+            return []
+
+    def _change(self, entry: Entry, change: Change) -> Iterator[ObjectKey]:
         name = entry.key.name
         before, after = self._nodes.get(name), observe_node(change.after) if change.after is not None else None
         self._keep(name, before, after)
@@ -92,16 +105,18 @@ class NodeDesk:
         self._askers.clear()
         self._answers.clear()
 
-    def _read_demand(self, asker: _Asker, raw: Json, deployment: Json | None) -> None:
-        """Of the pods as they are made now: read again where the template is another one."""
+    def _read_demand(self, asker: _Asker, raw: Json, deployment: Json | None, admitted: Sequence[Json]) -> None:
+        """Of the pods as they are made now: read again where the template, or what admission adds to it, is another one."""
         accelerator = (raw.get("spec") or {}).get("accelerator")
         if self._mode != "Counted" or not accelerator or deployment is None:
             asker.template, asker.demand = "", None
             return
         resource = str(accelerator.get("resourceName") or "nvidia.com/gpu")
-        template = f"{resource} {deployment['metadata'].get('generation', 0)} {deployment['metadata'].get('uid')}"
+        template = (
+            f"{resource} {deployment['metadata'].get('generation', 0)} {deployment['metadata'].get('uid')} {admitted}"
+        )
         if asker.template != template:
-            asker.template, asker.demand = template, read_demand(deployment["spec"]["template"], resource)
+            asker.template, asker.demand = template, read_demand(deployment["spec"]["template"], resource, admitted)
 
     def _count(self, demand: Demand) -> Capacity:
         known = self._answers.get(demand)

@@ -112,7 +112,10 @@ class ScalingDesk:
     def _find_writers(self, key: ObjectKey, *, is_by_keda: bool) -> Iterator[tuple[str, str]]:
         """The kind of what another autoscaler scales, and how people call it. Each is read once: there may be a thousand in a
         namespace. The one that KEDA makes at fairlead's word is none."""
-        for autoscaler in self._cache.keys(HORIZONTAL_POD_AUTOSCALER.kind, key.namespace):
+        autoscalers = self._cache.keys(HORIZONTAL_POD_AUTOSCALER.kind, key.namespace)
+        for gone in [one for one in self._targets if one.namespace == key.namespace and self._cache.get(one) is None]:
+            del self._targets[gone]
+        for autoscaler in autoscalers:
             entry = self._cache.get(autoscaler)
             if entry is None:
                 continue

@@ -80,8 +80,8 @@ class _Memory:
 
 
 class Waker:
-    """Asks and tells. `on_held` is told of a deployment for which more requests wait than before, or still; `may_look`: whether this
-    replica is the one to ask."""
+    """Asks and tells. `on_held` is told of a deployment for which more requests wait than before, or still, or none any more;
+    `may_look`: whether this replica is the one to ask."""
 
     def __init__(
         self,
@@ -178,7 +178,8 @@ class Waker:
     def _tell(self, key: ObjectKey) -> None:
         count, told, now = self.held(key) or 0, self._told.get(key), self._clock()
         if not count:
-            self._told.pop(key, None)
+            if self._told.pop(key, None) is not None:
+                self._on_held(key, 0)
         elif told is None or count > told.count or now - told.at >= TELL_AGAIN_S:
             self._told[key] = _Told(now, count)
             self._on_held(key, count)

@@ -274,21 +274,25 @@ async def test_a_kind_that_is_not_needed_may_be_missing_until_it_comes(monkeypat
         await until(lambda: watched.known == ["a", "b"])
 
 
-async def test_a_kind_that_goes_takes_its_objects_along(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_kind_that_goes_takes_its_objects_along_until_it_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the very versions that it went with: the objects were there all the time."""
     monkeypatch.setattr("fairlead.kube.informer.MISSING_RETRY_S", 0.2)
+    monkeypatch.setattr("fairlead.kube.informer.MISSING_AFTER_S", 0.0)
     api = FakeApi()
     api.put(SERVICES, "a", spec={})
     async with watching(api, is_needed=False) as watched:
         assert watched.cache.is_served("Service", None)
-        api.remove(f"{SERVICES}/a", tell=False)
         api.faults.append(Fault(is_list, 404, times=1))
         api.expire_watches()
         await until(lambda: "-a" in watched.told())
         assert not watched.cache.is_served("Service", None)
+        await until(lambda: watched.cache.is_served("Service", None))
+        assert watched.told() == ["+a", "-a", "+a"]
 
 
 async def test_what_may_not_be_seen_for_a_while_is_not_taken_for_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fairlead.kube.informer.MISSING_RETRY_S", 0.2)
+    monkeypatch.setattr("fairlead.kube.informer.MISSING_AFTER_S", 0.0)
     api = FakeApi()
     api.put(SERVICES, "a", spec={})
     async with watching(api, is_needed=False) as watched:
@@ -298,6 +302,39 @@ async def test_what_may_not_be_seen_for_a_while_is_not_taken_for_gone(monkeypatc
         assert watched.known == ["a"]
         await until(lambda: watched.cache.is_served("Service", None))
         assert watched.told() == ["+a"]
+
+
+@pytest.mark.parametrize("code", [403, 404])
+async def test_one_refusal_is_not_believed(code: int) -> None:
+    """An API server that has just started says so for a moment."""
+    api = FakeApi()
+    api.put(SERVICES, "a", spec={})
+    async with watching(api, is_needed=False) as watched:
+        served = []
+        monkey = watched.cache.set_served
+        watched.cache.set_served = lambda *args, **named: (served.append(named), monkey(*args, **named))[1]  # type: ignore[method-assign,func-returns-value]
+        api.faults.append(Fault(is_list, code, times=2))
+        api.expire_watches()
+        await until(lambda: watched.restarts.count("error") == 2)
+        api.put(SERVICES, "b", spec={})
+        await until(lambda: watched.known == ["a", "b"])
+        assert watched.told() == ["+a", "+b"]
+        assert served == []
+
+
+async def test_whoever_may_list_and_not_watch_does_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fairlead.kube.informer.MISSING_RETRY_S", 0.05)
+    monkeypatch.setattr("fairlead.kube.informer.MISSING_AFTER_S", 0.0)
+    api = FakeApi()
+    api.put(SERVICES, "a", spec={})
+    api.faults.append(Fault(lambda request: "watch" in request.query, 403, times=10_000))
+    async with watching(api, synced=False, is_needed=False) as watched:
+        await until(lambda: not watched.cache.is_served("Service", None))
+        seen = set()
+        for _ in range(100):
+            seen.add(watched.cache.is_served("Service", None))
+            await asyncio.sleep(0.005)
+        assert seen == {False}
 
 
 async def test_a_kind_that_is_needed_is_waited_for() -> None:

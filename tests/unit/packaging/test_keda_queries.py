@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -75,13 +76,18 @@ CASES = [
         gauge(WAITING, {A + ',job="a"': 8, A + ',job="b"': 8, B: 2}),
         5,
     ),
-    Case("two models in a pod", Measure.RUNNING_REQUESTS, gauge(RUNNING, {A + ',model_name="a"': 8, B: 2}), 5),
+    Case(
+        "two engines in a pod, as with parallelism.data",
+        Measure.RUNNING_REQUESTS,
+        gauge(RUNNING, {A + ',engine="0"': 8, A + ',engine="1"': 6, B + ',engine="0"': 2, B + ',engine="1"': 4}),
+        10,
+    ),
     Case("an older engine's name, in percent", Measure.KV_CACHE_USAGE, gauge(OLD_KV, {A: 0.5, B: 0.7}), 60),
     Case(
         "the 90th percentile of all pods",
         Measure.TIME_TO_FIRST_TOKEN,
         times(TTFT, A, 1.0, STEADY) | times(TTFT, B, 1.0, STEADY),
-        0.95,
+        950,
     ),
     Case(
         "no requests take no time",
@@ -93,8 +99,9 @@ CASES = [
         "one pod idle, the other slow",
         Measure.TIME_TO_FIRST_TOKEN,
         times(TTFT, A, 1.0, IDLE) | times(TTFT, B, 4.0, STEADY),
-        3.8,
+        3800,
     ),
+    Case("one look in two minutes", Measure.TIME_TO_FIRST_TOKEN, times(TTFT, A, 4.0, "_x19 900"), None),
     Case("no times", Measure.TIME_TO_FIRST_TOKEN, gauge(WAITING, {A: 1}), None),
     Case(
         "nobody wants anything",
@@ -119,8 +126,11 @@ CASES = [
 
 
 def query_of(measure: Measure | None) -> str:
-    selector = make_selector("ml", "m", PodLabels())
-    return make_activity_query(names(), selector) if measure is None else make_target_query(measure, names(), selector)
+    labels = PodLabels()
+    selector = make_selector("ml", "m", labels)
+    if measure is None:
+        return make_activity_query(names(), selector)
+    return make_target_query(measure, names(), selector, labels)
 
 
 def test_what_each_query_comes_to(tmp_path: Path) -> None:
@@ -153,9 +163,11 @@ def test_every_measure_of_the_engine_can_be_asked_for(measure: Measure) -> None:
     assert all(f"{name}" in query for name in names()[measure])
 
 
-def test_a_long_name_is_cut_by_kubernetes() -> None:
-    """Of a name with a digest behind it 58 letters are left, before five by chance."""
-    name = "m" * 48
-    [short, long] = [make_selector("ml", one, PodLabels()) for one in ("m" * 46, name)]
-    assert 'pod=~"' + "m" * 46 + '-[a-z0-9]+-[a-z0-9]{5}"' in short
-    assert f'pod=~"{name}-[a-z0-9]+"' in long
+@pytest.mark.parametrize("length", [1, 46, 47, 48])
+@pytest.mark.parametrize("digest", ["7", "5d9c7", "5d9c7fghi", "5d9c7fghij"])
+def test_pods_are_found_by_what_kubernetes_calls_them(length: int, digest: str) -> None:
+    """Of a generated name 58 letters stay before the five by chance."""
+    name = "m" * length
+    [pods] = re.findall('pod=~"(.*)"', make_selector("ml", name, PodLabels()))
+    assert re.fullmatch(pods, f"{name}-{digest}-"[:58] + "x2x4v")
+    assert not re.fullmatch(pods, f"{name}-x-{digest}-x2x4v")

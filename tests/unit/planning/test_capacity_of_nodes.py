@@ -39,6 +39,15 @@ def test_each_node_holds_whole_replicas() -> None:
     assert count(make_template(1)) == 0
 
 
+def test_a_node_whose_devices_have_gone_is_none() -> None:
+    """A device plugin that went leaves a 0."""
+    demand = read_demand(make_template(4), GPU)
+    assert demand is not None
+    room = find_room(count_capacity(demand, [make_node("a", 0)]), ())
+    assert room is not None
+    assert room.words == "0 fit: no node that takes its pods has nvidia.com/gpu"
+
+
 def test_other_devices_of_the_pod_count_too() -> None:
     template = make_template(1)
     template["spec"]["containers"][0]["resources"]["limits"]["rdma/hca"] = "1"

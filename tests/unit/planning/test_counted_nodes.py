@@ -31,7 +31,7 @@ def test_no_more_are_asked_for_than_the_nodes_hold_and_it_is_told_at_once() -> N
     assert replicas_of(world) == 3
     condition = world.condition("ScalingActive")
     assert (condition["status"], condition["reason"]) == ("False", "CapacityBlocked")
-    assert f"replicas wanted, {WORDS}. Next: add nodes, or lower maxReplicas." in condition["message"]
+    assert f"replicas wanted, {WORDS}. Next: add nodes (" in condition["message"]
     [*_, decision] = world.status["scaling"]["decisions"]
     assert (decision["from"], decision["to"], decision["reason"]) == (2, 3, "CapacityBlocked")
     assert WORDS in decision["message"]
@@ -77,7 +77,7 @@ def test_never_below_what_the_user_asks_for_whatever_happens(least: int) -> None
     assert replicas_of(world) == least
     message = world.condition("ScalingActive")["message"]
     assert f"{least} replicas wanted, 0 fit: no node that takes its pods has nvidia.com/gpu." in message
-    assert message.endswith("Next: add nodes, or lower the minimum.")
+    assert message.endswith("--nodes=OnDemand), or lower the minimum.")
 
 
 def test_a_schedule_is_a_floor_too() -> None:

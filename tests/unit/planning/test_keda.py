@@ -87,9 +87,9 @@ def test_each_target_is_a_trigger_in_its_own_unit() -> None:
     }
     found = {name: one["metadata"]["threshold"] for name, one in triggers(make_world(targets=targets)).items()}
     assert found == {
-        "timeToFirstToken": "0.5",
-        "latency": "90",
-        "outputTokenLatency": "0.05",
+        "timeToFirstToken": "500",
+        "latency": "90000",
+        "outputTokenLatency": "50",
         "queuedRequests": "5",
         "runningRequests": "100",
         "kvCacheUsagePercent": "80",
@@ -123,11 +123,21 @@ def test_schedules_are_cron_triggers() -> None:
         "timeZone": "Europe/Berlin",
         "minReplicas": 4,
     }
-    assert triggers(make_world(schedules=[office]))["office"] == {
+    assert triggers(make_world(schedules=[office]))["schedule-office"] == {
         "type": "cron",
-        "name": "office",
+        "name": "schedule-office",
         "metadata": {"timezone": "Europe/Berlin", "start": "0 8 * * *", "end": "0 18 * * *", "desiredReplicas": "4"},
     }
+
+
+def test_no_two_triggers_have_a_name_in_common() -> None:
+    """KEDA refuses that."""
+    named = [
+        {"name": name, "start": "0 8 * * *", "end": "0 18 * * *", "minReplicas": 2} for name in ("latency", "activity")
+    ]
+    world = make_world(minReplicas=0, targets={"latency": "5s"}, schedules=named)
+    found = [one["name"] for one in scaled_object(world)["spec"]["triggers"]]
+    assert len(found) == len(set(found)) == 4
 
 
 def test_another_prometheus_and_its_credentials() -> None:
@@ -164,9 +174,10 @@ def test_the_operator_s_headers_go_with_its_address() -> None:
             OperatorFacts(prometheus=PrometheusFacts(URL, is_guarded=True)),
             "spec.autoscaling.keda.authenticationRef",
         ),
+        (VLLM, OperatorFacts(prometheus=PrometheusFacts(URL, ("a=b=c",))), "spec.autoscaling.keda.serverAddress"),
         (OLLAMA, KNOWN, "spec.autoscaling.mode"),
     ],
-    ids=["nobody to ask", "no credentials", "an engine without metrics"],
+    ids=["nobody to ask", "no credentials", "a header that KEDA cannot send", "an engine without metrics"],
 )
 def test_what_keda_could_not_do_is_told(spec: Json, facts: OperatorFacts, path: str) -> None:
     world = make_world(spec, facts)
@@ -311,21 +322,58 @@ def test_none_at_least() -> None:
     assert "activationThreshold" not in activity
 
 
-def test_a_request_that_waits_wakes_it_and_no_longer_than_that() -> None:
+def is_told(world: World) -> bool:
+    return WAKING in scaled_object(world)["metadata"].get("annotations", {})
+
+
+def test_a_request_that_waits_wakes_it() -> None:
     world = asleep()
-    assert WAKING not in scaled_object(world)["metadata"].get("annotations", {})
+    assert not is_told(world)
     world.signals = Signals(held=3)
     world.step()
-    assert scaled_object(world)["metadata"]["annotations"][WAKING] == "true"
+    assert is_told(world)
+    world.signals = Signals(held=0)
+    world.step()
+    assert not is_told(world), "whoever waited has gone, and nobody has begun"
+
+
+def test_a_new_leader_that_has_asked_nobody_yet_leaves_it_as_it_is() -> None:
+    world = asleep()
+    world.signals = Signals()
+    world.step()
+    assert not is_told(world)
+    world.signals = Signals(held=3)
+    world.step()
+    world.signals = Signals()
+    world.step()
+    assert is_told(world)
+
+
+def test_what_was_woken_is_wanted_until_it_has_served_for_a_while() -> None:
+    """Whoever waited gave up while it loaded, and KEDA hears of requests only from pods that have been scraped: it would take the first
+    pod away as soon as it is there."""
+    world = asleep(idleTimeout="1m")
+    world.signals = Signals(held=1)
+    world.step()
     world.edit(merge(world.spec, replicas=1))  # as KEDA does
+    world.signals = Signals(held=0)
     world.step()
     assert replicas_of(world) == 1
-    assert WAKING in scaled_object(world)["metadata"]["annotations"], "until somebody answers"
+    assert is_told(world), "nobody waits, and nobody has served yet"
+    world.now += timedelta(minutes=10)
     world.serve()
+    for pod in world.pods:
+        [ready] = [one for one in pod["status"]["conditions"] if one["type"] == "Ready"]
+        ready["lastTransitionTime"] = world.now.isoformat()
+    plan = world.step()
+    assert is_told(world)
+    assert plan.requeue_after_s is not None
+    assert 0 < plan.requeue_after_s <= 60
+    world.now += timedelta(seconds=60)
     world.step()
-    assert WAKING not in scaled_object(world)["metadata"].get("annotations", {}), (
-        "the gateways have not been asked since"
-    )
+    assert not is_told(world)
+    world.step()
+    assert not is_told(world)
 
 
 def test_a_paused_one_is_not_woken() -> None:
@@ -356,9 +404,14 @@ def test_what_keda_has_not_looked_at() -> None:
     ("conditions", "reason", "words"),
     [
         (
-            [READY | {"status": "False", "reason": "TriggerError", "message": "no such host."}],
+            [READY | {"status": "False", "reason": "ScaledObjectCheckFailed", "message": "no such CRD."}],
             Reason.KEDA_NOT_READY,
-            "no such host",
+            "such CRD",
+        ),
+        (
+            [READY | {"status": "Unknown", "reason": "PartialTriggerError", "message": "x"}],
+            Reason.KEDA_NOT_READY,
+            "Partial",
         ),
         (
             [READY, {"type": "Fallback", "status": "True", "reason": "FallbackExists"}],
@@ -366,7 +419,7 @@ def test_what_keda_has_not_looked_at() -> None:
             "Prometheus",
         ),
     ],
-    ids=["not ready", "fallback"],
+    ids=["not ready", "some triggers", "fallback"],
 )
 def test_trouble_is_told_when_it_has_lasted(conditions: list[Json], reason: Reason, words: str) -> None:
     world = make_world()
@@ -387,3 +440,33 @@ def test_trouble_is_told_when_it_has_lasted(conditions: list[Json], reason: Reas
     world.now += timedelta(seconds=61)
     world.step()
     assert told(world) == "True/ExternallyManaged"
+
+
+FALLBACK = {"type": "Fallback", "status": "True", "reason": "FallbackExists"}
+
+
+def test_that_nobody_answers_while_nobody_is_there_is_no_trouble() -> None:
+    """Without pods there are no series, which KEDA counts as failures."""
+    world = asleep()
+    say(world, READY, FALLBACK)
+    world.now += timedelta(minutes=5)
+    world.step()
+    assert told(world) == "True/ScaledToZero"
+    loading = make_world()
+    loading.report(replicas=1, updated=1, ready=0)
+    say(loading, READY, FALLBACK)
+    loading.now += timedelta(minutes=5)
+    loading.step()
+    assert told(loading) == "Unknown/PodsPending"
+
+
+def test_what_nobody_deletes_is_no_decision() -> None:
+    """KEDA was uninstalled before its finalizers were removed."""
+    world = make_world()
+    say(world, READY)
+    scaled_object(world)["metadata"]["deletionTimestamp"] = world.now.isoformat()
+    world.step()
+    world.now += timedelta(seconds=61)
+    world.step()
+    assert told(world) == "False/KEDANotReady"
+    assert "finalizer" in message(world)

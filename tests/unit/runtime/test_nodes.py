@@ -70,7 +70,8 @@ class Desk:
         limits = {"limits": {resource: str(count)}} if count else {}
         template = {"spec": {"containers": [{"name": "engine", "resources": limits}]}}
         deployment = {"metadata": {"uid": name, "generation": generation}, "spec": {"template": template}}
-        pods = [make_pod(f"{name}-{node}", ready=True) | {"spec": {"nodeName": node}} for node in on]
+        admitted = {"tolerations": spec.pop("admitted", [])}
+        pods = [make_pod(f"{name}-{node}", ready=True) | {"spec": {"nodeName": node} | admitted} for node in on]
         key = ObjectKey(names.LLMDEPLOYMENT, "ml", name)
         observed = Observed(children={ObjectKey("Deployment", "ml", name): deployment}, pods=pods)
         return self.nodes.look(key, raw, observed)
@@ -95,6 +96,26 @@ def test_nodes_are_counted_as_they_come_change_and_go() -> None:
     assert desk.replicas("m") == 3
     desk.remove("c")
     assert desk.replicas("m") == 0
+
+
+def test_what_admission_lets_pods_tolerate_counts_as_soon_as_there_is_one() -> None:
+    """A RuntimeClass adds tolerations to pods, not to their template."""
+    desk = Desk()
+    taint = {"key": "dedicated", "value": "gpu", "effect": "NoSchedule"}
+    desk.put("a", 8, taints=[taint])
+    assert desk.replicas("m") == 0
+    assert desk.replicas("m", on=["a"], admitted=[taint | {"operator": "Equal"}]) == 2
+    assert desk.replicas("m", on=["a"], admitted=[]) == 0
+
+
+def test_a_node_that_cannot_be_read_is_as_it_was_and_ends_nothing() -> None:
+    desk = Desk()
+    desk.put("a")
+    assert desk.replicas("m") == 1
+    assert desk.put("a", "many") == []  # type: ignore[arg-type]
+    assert desk.replicas("m") == 1
+    assert desk.put("b") == ["m"]
+    assert desk.replicas("m") == 2
 
 
 def test_only_those_are_concerned_whose_answer_moves() -> None:

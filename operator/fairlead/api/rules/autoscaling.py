@@ -12,8 +12,12 @@ from fairlead.api.rules.table import Rule, matches, pattern_rule
 
 #: Five fields of what cron has: numbers, names, ranges, lists, steps. Whether they make sense is told when it is planned.
 CRON_PATTERN: Final = "[A-Za-z0-9*,/#L-]+( [A-Za-z0-9*,/#L-]+){4}"
-#: What cron has here and KEDA does not: the last of a month, the nth day of the week, and 7 for Sunday.
-_NOT_CRON_OF_KEDA: Final = "(^|[ ,0-9])L|#| [^ ]*7[^ ]*$"
+#: What cron has here and KEDA does not (the last of a month, the nth day of the week, 7 for Sunday), or reads otherwise: days of the month
+#: and of the week that are both said, one of them as */n, of which here both must hold and there one.
+_NOT_CRON_OF_KEDA: Final = (
+    "(^|[ ,0-9])L|#| ([^ ]*[,-])?7([,/-][^ ]*)?$"
+    "|^[^ ]+ [^ ]+ [*]/[^ ]+ [^ ]+ ([^*]|[*]/)|^[^ ]+ [^ ]+ [^*][^ ]* [^ ]+ [*]/"
+)
 #: Metadata of KEDA's Prometheus triggers that an LLMDeployment does not say otherwise.
 KEDA_METADATA: Final = (
     "authModes", "customHeaders", "queryParameters", "namespace", "awsRegion", "identityOwner", "timeout", "unsafeSsl",
@@ -65,7 +69,7 @@ def _make_keda_schedule_rule(field: str) -> Rule:
         cel="self.mode != 'KEDA' || !has(self.schedules) ||"
         f" self.schedules.all(s, !s.{field}.matches('{_NOT_CRON_OF_KEDA}'))",
         message=f"{field} has what KEDA's cron does not know",
-        remedy="leave out L and #, and write 0 or SUN for Sunday",
+        remedy="leave out L and #, write 0 or SUN for Sunday, and no */n of days where other days are said, too",
     )
 
 

@@ -65,8 +65,9 @@ class Room:
     words: str
 
 
-def read_demand(template: Json, resource: str) -> Demand | None:
-    """Of a pod template. None where no container asks for that resource: then no node is too small."""
+def read_demand(template: Json, resource: str, admitted: Sequence[Json] = ()) -> Demand | None:
+    """Of a pod template. `admitted`: tolerations of a pod that was made by it, to which admission may have added some. None
+    where no container asks for that resource: then no node is too small."""
     spec = template.get("spec") or {}
     counts: dict[str, int] = {}
     for container in (*(spec.get("containers") or ()), *filter(_is_sidecar, spec.get("initContainers") or ())):
@@ -83,7 +84,7 @@ def read_demand(template: Json, resource: str) -> Demand | None:
         counts=tuple(sorted(counts.items())),
         selector=tuple(sorted((spec.get("nodeSelector") or {}).items())),
         terms=tuple(_read_term(term) for term in required.get("nodeSelectorTerms") or ()),
-        tolerations=tuple(_read_toleration(one) for one in spec.get("tolerations") or ()),
+        tolerations=tuple(_read_toleration(one) for one in (*(spec.get("tolerations") or ()), *admitted)),
     )
 
 
@@ -92,7 +93,7 @@ def count_capacity(demand: Demand, nodes: Iterable[NodeFacts]) -> Capacity:
     replicas = available = used = 0
     grows = False
     for node in nodes:
-        if demand.resource not in (node.resources or {}) or not _is_meant(demand, node):
+        if not (node.resources or {}).get(demand.resource) or not _is_meant(demand, node):
             continue
         grows = grows or node.is_of_growing_pool
         if _lets_in(demand, node):

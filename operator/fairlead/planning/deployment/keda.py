@@ -7,6 +7,8 @@ from zero is a gateway's word, which fairlead hears within a second or two and p
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from fairlead.api.autoscaling import AutoscalingMode, AutoscalingSpec, DecisionPolicy
@@ -16,7 +18,7 @@ from fairlead.api.quantity import parse_duration_s
 from fairlead.errors import RenderError
 from fairlead.facts.observed import ObjectKey, Observed, OperatorFacts
 from fairlead.facts.prometheus import PrometheusFacts
-from fairlead.facts.scaling import Measure
+from fairlead.facts.scaling import TIMES, Measure
 from fairlead.planning.deployment.following import Following
 from fairlead.planning.deployment.kedaqueries import make_activity_query, make_selector, make_target_query
 from fairlead.planning.deployment.metadata import make_metadata
@@ -25,7 +27,16 @@ from fairlead.planning.deployment.serving import Serving
 from fairlead.planning.plan import Child
 from fairlead.scaling.decision import Behavior
 
-__all__ = ["PAUSED", "WAKING", "choose_scaled_object", "is_by_keda", "make_scaled_object", "scaled_object_key"]
+__all__ = [
+    "PAUSED",
+    "WAKING",
+    "Waking",
+    "choose_scaled_object",
+    "find_waking",
+    "is_by_keda",
+    "make_scaled_object",
+    "scaled_object_key",
+]
 
 Json = dict[str, Any]
 
@@ -36,6 +47,8 @@ WAKING: Final = "autoscaling.keda.sh/force-activation"
 POLLING_S: Final = 15
 #: Questions in a row without an answer, before the number is at least the fallback's.
 FAILURES: Final = 3
+#: For how long KEDA is told of a waking after a pod is ready: some scrapes, and some of its questions.
+AFTERWARDS: Final = timedelta(seconds=60)
 #: A threshold that no number of requests reaches: such a trigger says whether anything is to be done, not how much.
 _NEVER: Final = "1000000"
 
@@ -50,23 +63,45 @@ def scaled_object_key(namespace: str, name: str) -> ObjectKey:
     return ObjectKey("ScaledObject", namespace, name)
 
 
+@dataclass(frozen=True, slots=True)
+class Waking:
+    """Whether KEDA is told that somebody wants it; `due_s`: when not any more, None where that is not known."""
+
+    is_told: bool = False
+    due_s: float | None = None
+
+
+def find_waking(
+    held: int | None, replicas: int, live: Mapping[str, Any] | None, ready_since: datetime | None, now: datetime
+) -> Waking:
+    """`held`: requests that wait, None where nobody has been asked; `live`: our ScaledObject; `ready_since`: since when a pod answers.
+    From the first request until a pod has been there for a while: whoever waited may have given up by then, and KEDA, which learns of
+    requests from pods that are scraped, counts from when it was last told."""
+    is_told = WAKING in (((live or {}).get("metadata") or {}).get("annotations") or {})
+    if ready_since is not None:
+        left_s = (AFTERWARDS - (now - ready_since)).total_seconds()
+        return Waking(is_told and left_s > 0.0, left_s if is_told and left_s > 0.0 else None)
+    if replicas or held is None:
+        return Waking(bool(replicas) or is_told)
+    return Waking(held > 0)
+
+
 def choose_scaled_object(
-    serving: Serving, facts: OperatorFacts, observed: Observed, following: Following, *, has_ready: bool
+    serving: Serving, facts: OperatorFacts, observed: Observed, following: Following, waking: Waking
 ) -> tuple[Child, ...]:
     """The ScaledObject, where the spec asks for one and the cluster can have it. Not beside another autoscaler: that one is left to decide,
-    and there are never two. `has_ready`: some pod answers. Raises RenderError as `make_scaled_object`."""
+    and there are never two. Raises RenderError as `make_scaled_object`."""
     if not is_by_keda(serving.spec) or following.writer:
         return ()
     key = scaled_object_key(serving.namespace, serving.name)
-    is_woken = bool(observed.signals.held) and not has_ready
-    body = make_scaled_object(
-        serving, facts, is_woken=is_woken
-    )  # a spec that cannot be carried out is told of without KEDA, too
+    # Made in any case: a spec that cannot be carried out is told of without KEDA, too.
+    body = make_scaled_object(serving, facts, is_woken=waking.is_told)
     return (Child.of(key, body),) if observed.has_keda else ()
 
 
 def make_scaled_object(serving: Serving, facts: OperatorFacts, *, is_woken: bool) -> Json:
-    """`is_woken`: a request waits for a pod. Raises RenderError where KEDA would have nobody to ask, or nothing to ask for."""
+    """`is_woken`: KEDA is told that somebody wants it. Raises RenderError where KEDA would have nobody to ask, or
+    nothing to ask for."""
     spec = serving.spec
     autoscaling = spec.autoscaling
     assert autoscaling is not None
@@ -131,7 +166,9 @@ def _make_triggers(serving: Serving, autoscaling: AutoscalingSpec, facts: Operat
     triggers = []
     for measure, target in read_targets(autoscaling).items():
         _check(names, measure, serving)
-        triggers.append(make(measure.value, make_target_query(measure, names, selector), _format(target)))
+        threshold = 1000 * target if measure in TIMES else target
+        query = make_target_query(measure, names, selector, prometheus.labels)
+        triggers.append(make(measure.value, query, _format(threshold)))
     if autoscaling.min_replicas == 0:
         for measure in (Measure.RUNNING_REQUESTS, Measure.QUEUED_REQUESTS, Measure.LATENCY):
             _check(names, measure, serving)
@@ -150,10 +187,16 @@ def _find_prometheus(autoscaling: AutoscalingSpec, facts: OperatorFacts) -> Prom
             "KEDA must know the Prometheus that scrapes the engines, and the operator was started without --prometheus-url: name one,"
             " for instance http://prometheus.monitoring:9090, or mode: Operator would work",
         )
-    if known.is_guarded and (keda is None or keda.authentication_ref is None):
+    if known.is_guarded and (keda is None or (keda.authentication_ref is None and not keda.metadata)):
         raise RenderError(
             "spec.autoscaling.keda.authenticationRef",
-            "the operator's Prometheus wants a token or has a certificate of its own: name a TriggerAuthentication with them",
+            "the operator's Prometheus wants a token or has a certificate of its own, which KEDA must have by itself: name a"
+            " TriggerAuthentication with them, and in keda.metadata authModes (for instance bearer)",
+        )
+    if any("=" in header.partition("=")[2] or "," in header for header in known.headers):
+        raise RenderError(
+            "spec.autoscaling.keda.serverAddress",
+            "a header of the operator's Prometheus has = or a comma in its value, which KEDA cannot send: name another Prometheus",
         )
     return known
 
@@ -171,7 +214,7 @@ def _make_schedules(autoscaling: AutoscalingSpec) -> list[Json]:
     return [
         {
             "type": "cron",
-            "name": schedule.name,
+            "name": f"schedule-{schedule.name}",
             "metadata": {
                 "timezone": schedule.time_zone,
                 "start": schedule.start,

@@ -17,21 +17,25 @@ __all__ = ["make_activity_query", "make_target_query"]
 #: Of the requests that ended in that time: two scrapes of a minute, the longest that is usual.
 OVER: Final = "2m"
 QUANTILE: Final = "0.9"
-#: Pods of a Deployment are called by it, the digest of their template and five letters. Kubernetes cuts the first two to this length.
+#: Pods of a Deployment are called by it, the digest of their template (one to ten letters) and five more, with - between. Kubernetes
+#: cuts what comes before the five to this length.
 _POD_NAME_BASE: Final = 58
-_DIGEST: Final = 10
+_DIGEST_MOST: Final = 10
 
 Names = Mapping[Measure, tuple[str, ...]]
 
 
-def make_target_query(measure: Measure, names: Names, selector: str) -> str:
-    """PromQL for a target, in its unit: seconds, requests or percent. Raises KeyError where the engine does not tell it."""
+def make_target_query(measure: Measure, names: Names, selector: str, labels: PodLabels) -> str:
+    """PromQL for a target: milliseconds (KEDA reads three decimals), requests or percent. Raises KeyError where the engine does not tell
+    it."""
     if measure in TIMES:
         buckets = _once(_either(names[measure], f"_bucket{selector}", "rate", f"[{OVER}]"))
-        counts = _either(names[measure], f"_count{selector}")
-        return f"(histogram_quantile({QUANTILE}, sum by (le) ({buckets})) >= 0) or 0 * sum({counts})"
-    mean = f"avg({_once(_either(names[measure], selector))})"
-    return f"100 * {mean}" if measure is Measure.KV_CACHE_USAGE else mean
+        counts = _either(names[measure], f"_count{selector}", "increase", f"[{OVER}]")
+        return f"1000 * (histogram_quantile({QUANTILE}, sum by (le) ({buckets})) >= 0) or 0 * sum({counts})"
+    told = _once(_either(names[measure], selector))
+    if measure is Measure.KV_CACHE_USAGE:
+        return f"100 * avg({told})"
+    return f"avg(sum by ({labels.pod}) ({told}))"
 
 
 def make_activity_query(names: Names, selector: str) -> str:
@@ -44,8 +48,8 @@ def make_activity_query(names: Names, selector: str) -> str:
 
 def make_selector(namespace: str, name: str, labels: PodLabels) -> str:
     """Of the pods of the Deployment of that name, and no other's whose name begins alike."""
-    is_cut = len(name) + len("--") + _DIGEST > _POD_NAME_BASE
-    pods = f"{name}-[a-z0-9]+" if is_cut else f"{name}-[a-z0-9]+-[a-z0-9]{{5}}"
+    may_be_cut = len(name) + len("--") + _DIGEST_MOST > _POD_NAME_BASE
+    pods = f"{name}-[a-z0-9]+(-[a-z0-9]{{5}})?" if may_be_cut else f"{name}-[a-z0-9]+-[a-z0-9]{{5}}"
     return f'{{{labels.namespace}="{namespace}",{labels.pod}=~"{pods}"}}'
 
 

@@ -26,9 +26,14 @@ class KedaState:
     is_known: bool
     live: Mapping[str, Any] | None = None
 
+    @property
+    def is_going(self) -> bool:
+        """Whether it is being deleted."""
+        return self.live is not None and bool(self.live["metadata"].get("deletionTimestamp"))
 
-def tell_of_keda(spec: LLMDeploymentSpec, following: Following, keda: KedaState) -> Condition:
-    """By what is there now alone."""
+
+def tell_of_keda(spec: LLMDeploymentSpec, following: Following, keda: KedaState, *, has_ready: bool) -> Condition:
+    """By what is there now alone. `has_ready`: some pod answers."""
     autoscaling = spec.autoscaling
     assert autoscaling is not None
     if not keda.is_known:
@@ -45,19 +50,27 @@ def tell_of_keda(spec: LLMDeploymentSpec, following: Following, keda: KedaState)
     status = (keda.live or {}).get("status") or {}
     name = f"ScaledObject {keda.live['metadata']['name']}" if keda.live is not None else "the ScaledObject"
     ready, fallback = find_condition(status, "Ready"), find_condition(status, "Fallback")
-    if not ready:
+    if keda.is_going:
+        text = f"{name} is being deleted, and its finalizer waits for KEDA. Next: is KEDA running? If it is gone, remove the finalizer."
+        return _condition(FALSE, Reason.KEDA_NOT_READY, text)
+    if not ready or (ready.get("status") == UNKNOWN and not ready.get("reason")):
         return _condition(
             UNKNOWN, Reason.PROGRESSING, f"KEDA has not looked at {name} yet. If it lasts: is KEDA running?"
         )
-    if ready.get("status") == FALSE:
+    if ready.get("status") != TRUE:
         said = f"{ready.get('reason')}: {ready.get('message')}".rstrip(". ")
         text = f"KEDA says of {name}: {said}. The number of replicas stays. Next: kubectl describe scaledobject."
         return _condition(FALSE, Reason.KEDA_NOT_READY, text)
-    if fallback.get("status") == TRUE:
-        text = f"KEDA has no answer of Prometheus for {name}: there are no fewer replicas meanwhile. Next: are the engines scraped?"
-        return _condition(FALSE, Reason.SIGNALS_MISSING, text)
     if not following.replicas:
         return _condition(TRUE, Reason.SCALED_TO_ZERO, "Nothing runs until a gateway has a request for it.")
+    if fallback.get("status") == TRUE:
+        if not has_ready:  # nobody is there whom Prometheus could have asked
+            return _condition(UNKNOWN, Reason.PODS_PENDING, "No pod is ready, so there is nothing to measure.")
+        text = (
+            f"KEDA has no answer of Prometheus for {name}: there are no fewer replicas meanwhile. Next: is the address right, does"
+            " Prometheus want credentials (kubectl describe scaledobject), and does it scrape the engines?"
+        )
+        return _condition(FALSE, Reason.SIGNALS_MISSING, text)
     message = f"KEDA decides by {name}, between {autoscaling.min_replicas} and {autoscaling.max_replicas} replicas."
     return _condition(TRUE, Reason.EXTERNALLY_MANAGED, message)
 

@@ -21,7 +21,7 @@ from fairlead.planning.deployment.blueprint import Draw, draw_blueprint
 from fairlead.planning.deployment.capacity import Room, find_room
 from fairlead.planning.deployment.claim import find_immutable_changes
 from fairlead.planning.deployment.following import follow
-from fairlead.planning.deployment.keda import choose_scaled_object, scaled_object_key
+from fairlead.planning.deployment.keda import Waking, choose_scaled_object, find_waking, scaled_object_key
 from fairlead.planning.deployment.kedawords import KedaState
 from fairlead.planning.deployment.leaving import weigh_pods
 from fairlead.planning.deployment.metadata import describe_taken
@@ -73,9 +73,10 @@ def plan_deployment(
         chosen, deployment = blueprint.choose_deployment(resource, live_deployment)
         live_claim = find_ours(observed, blueprint.claim_key, metadata)
         claim = blueprint.choose_claim(live_claim)
-        scaled_objects = choose_scaled_object(
-            blueprint.serving, facts, observed, following, has_ready=_has_ready(live_deployment)
-        )
+        pods = examine_pods(observed.pods, serving.startup_timeout_s, now)
+        live_scaled = find_ours(observed, keda_key, metadata)
+        waking = find_waking(observed.signals.held, following.replicas, live_scaled, pods.ready_since, now)
+        scaled_objects = choose_scaled_object(serving, facts, observed, following, waking)
     except RenderError as error:
         fault = Fault(Reason.INVALID_SPEC, f"{error}.", terminal=True)
         return _plan_standstill(metadata, resource.status, fault, observed, now, desired=resource.replicas)
@@ -102,8 +103,7 @@ def plan_deployment(
     planned = PlannedPods(serving.replicas, chosen)
     is_applied = any(child is deployment for child in children)
     rollout = read_rollout(live_deployment, planned if is_applied else None, serving.replicas)
-    pods = examine_pods(observed.pods, serving.startup_timeout_s, now)
-    keda = KedaState(observed.has_keda, find_ours(observed, keda_key, metadata))
+    keda = KedaState(observed.has_keda, live_scaled)
     scene = _describe_scene(pods, rollout, _find_room(resource, observed, chosen, live_deployment), now)
     scaling = scale(resource.spec, following, observed.signals, scene, keda, resource.status, now)
     situation = Situation(
@@ -129,7 +129,7 @@ def plan_deployment(
         deletes=find_deletes(observed, {child.key for child in wanted} | unseen, metadata),
         status=status,
         events=(*make_transition_events(conditions, resource.status), *scaling.events),
-        requeue_after_s=_find_due(pods, scaling, find_alerts_due_s(observed.signals.alerts, now)),
+        requeue_after_s=_find_due(pods, scaling, waking, find_alerts_due_s(observed.signals.alerts, now)),
         nudges=tuple(weigh_pods(observed.pods, observed.signals.samples)) if scaling.goes_down else (),
         acts_on_status=scaling.is_decided,
         recommendations=scaling.recommendations,
@@ -218,17 +218,13 @@ def _describe_scene(pods: PodHealth, rollout: Rollout, room: Room | None, now: d
     )
 
 
-def _find_due(pods: PodHealth, scaling: Scaling, alerts_due_s: float | None) -> float | None:
-    due_s = (*(trouble.due_s for trouble in pods.troubles), scaling.due_s, alerts_due_s)
+def _find_due(pods: PodHealth, scaling: Scaling, waking: Waking, alerts_due_s: float | None) -> float | None:
+    due_s = (*(trouble.due_s for trouble in pods.troubles), scaling.due_s, waking.due_s, alerts_due_s)
     return min((due for due in due_s if due is not None), default=None)
 
 
 def _read_replicas(deployment: Mapping[str, Any] | None) -> int | None:
     return int(deployment["spec"].get("replicas", 1)) if deployment is not None else None
-
-
-def _has_ready(deployment: Mapping[str, Any] | None) -> bool:
-    return deployment is not None and bool((deployment.get("status") or {}).get("readyReplicas"))
 
 
 def _find_claim_faults(serving: Serving, claim: Child | None, live: Mapping[str, Any] | None) -> list[Fault]:

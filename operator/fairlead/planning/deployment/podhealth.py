@@ -31,7 +31,8 @@ class PodHealth:
     """All engine pods that are not ending. `loading`: engine containers that run and do not answer yet; `pulling`: pods whose
     model container runs; `unscheduled`: pods without a node; `starting_since`: when those were made that do not answer; `homeless_since`:
     since when nothing fits the ones without a node, and `scheduler_words` why; `startup_s`: how
-    long the quickest of the others took to answer, None while none does; `ready_on`: the node of each of those, by name."""
+    long the quickest of the others took to answer, None while none does; `ready_on`: the node of each of those, by name; `ready_since`:
+    since when the first of them does."""
 
     total: int
     ready: int
@@ -45,6 +46,7 @@ class PodHealth:
     startup_s: float | None = None
     scheduler_words: str = ""
     ready_on: tuple[str, ...] = ()
+    ready_since: datetime | None = None
 
     @property
     def homeless(self) -> int:
@@ -92,11 +94,17 @@ def examine_pods(pods: Sequence[Json], startup_timeout_s: int, now: datetime) ->
         homeless_since=tuple(since for pod in alive if (since := _homeless_since(pod)) is not None),
         ready_on=tuple(str((pod.get("spec") or {}).get("nodeName") or "") for pod in ready),
         startup_s=min((seconds for pod in ready if (seconds := _read_startup(pod)) is not None), default=None),
+        ready_since=min((since for pod in ready if (since := _read_ready_since(pod)) is not None), default=None),
     )
 
 
 def _made_at(pod: Json) -> str:
     return str(pod["metadata"].get("creationTimestamp") or "")
+
+
+def _read_ready_since(pod: Json) -> datetime | None:
+    at = _condition(pod, "Ready").get("lastTransitionTime")
+    return datetime.fromisoformat(str(at)) if at else None
 
 
 def _read_startup(pod: Json) -> float | None:

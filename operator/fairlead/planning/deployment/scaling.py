@@ -95,7 +95,7 @@ def scale(
     if autoscaling.mode is AutoscalingMode.EXTERNAL:
         return Scaling(tell_of_external(spec, following), following.status, due_s=following.held_s or None)
     if autoscaling.mode is AutoscalingMode.KEDA:
-        return _follow_keda(spec, following, signals, keda, previous, now)
+        return _follow_keda(spec, following, signals, scene, keda, previous, now)
     ignored = find_ignored(spec, autoscaling, previous)
     if autoscaling.policy is DecisionPolicy.PAUSE:
         return Scaling(tell_of_pause(spec, following), following.status, ignored)
@@ -168,20 +168,24 @@ def _follow_keda(
     spec: LLMDeploymentSpec,
     following: Following,
     signals: Signals,
+    scene: Scene,
     keda: KedaState,
     previous: Mapping[str, Any],
     now: datetime,
 ) -> Scaling:
     autoscaling = spec.autoscaling
     assert autoscaling is not None
-    told = tell_of_keda(spec, following, keda)
+    told = tell_of_keda(spec, following, keda, has_ready=scene.ready > 0)
     condition, verdict, settles_s = steady(told, signals.verdict, previous, now, of_looks=OF_KEDA)
     return Scaling(
         condition,
         following.status,
         verdict=verdict,
         fewest=autoscaling.min_replicas,
-        wakes=keda.is_known and autoscaling.min_replicas == 0 and autoscaling.policy is DecisionPolicy.APPLY,
+        wakes=keda.is_known
+        and not keda.is_going
+        and autoscaling.min_replicas == 0
+        and autoscaling.policy is DecisionPolicy.APPLY,
         due_s=min((one for one in (settles_s, following.held_s) if one), default=None),
     )
 

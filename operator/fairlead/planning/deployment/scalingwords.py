@@ -35,6 +35,7 @@ __all__ = [
 #: How long something else must be the case before it is told: looks differ by chance, and who reads status is no faster.
 LASTING: Final = timedelta(seconds=60)
 _NOT_KNOWN: Final = frozenset({Reason.SIGNALS_MISSING, Reason.SIGNALS_PARTIAL, Reason.SIGNALS_STALE})
+_ADD_NODES: Final = "add nodes (where pods that wait have them added: the operator's option --nodes=OnDemand)"
 #: What looks at the pods lead to. Anything else is told at once.
 _OF_LOOKS: Final = frozenset({
     Reason.SIGNALS_READY,
@@ -167,9 +168,9 @@ def _tell_of_nodes(
         return ""
     if room.replicas < following.replicas and scene.is_placing and not is_recommended:
         lower = "the minimum" if following.replicas <= policy.minimum else "maxReplicas"
-        return f"{following.replicas} replicas wanted, {room.words}. Next: add nodes, or lower {lower}."
+        return f"{following.replicas} replicas wanted, {room.words}. Next: {_ADD_NODES}, or lower {lower}."
     if decision.reason == Reason.CAPACITY_BLOCKED and room.words in decision.message:
-        return f"{decision.message}. Next: add nodes, or lower maxReplicas."
+        return f"{decision.message}. Next: {_ADD_NODES}, or lower maxReplicas."
     return ""
 
 
