@@ -146,6 +146,21 @@ def test_a_minimum_is_asked_for_whatever_nodes_there_are_and_told(world: World) 
     until(lambda: not world.condition("m", "ScalingActive")["message"].startswith("3 replicas wanted"), "it fits", 90.0)
 
 
+def test_a_floor_holds_while_a_pod_runs_on_a_spot_node(world: World) -> None:
+    put_node(world, "a", 8)
+    quiet = {"minReplicas": 1, "maxReplicas": 4, "targets": {"queuedRequests": 1000}, "spot": {"minReplicas": 2}}
+    with engines(8000):
+        world.apply(make_model(world, autoscaling=quiet))
+        serve(world, 1)
+        time.sleep(2 * QUIET_S)
+        assert replicas(world) == 1, "its node stays"
+        put_node(world, "a", 8, **{"cloud.google.com/gke-spot": "true"})
+        until(lambda: replicas(world) == 2, "its node may be taken back")
+        [decision] = world.status("m")["scaling"]["decisions"]
+        assert "the minimum is 2, as pods run on spot nodes" in decision["message"]
+        assert "At least 2 while pods run on spot nodes" in world.condition("m", "ScalingActive")["message"]
+
+
 def test_fixed_replicas_are_not_bound(world: World) -> None:
     world.apply(make_model(world, replicas=5))
     until(lambda: replicas(world) == 5, "five")

@@ -26,10 +26,13 @@ KINDS = {
     "PodDisruptionBudget": Kind("policy/v1", "poddisruptionbudgets"),
     "NetworkPolicy": Kind("networking.k8s.io/v1", "networkpolicies"),
     "HorizontalPodAutoscaler": Kind("autoscaling/v2", "horizontalpodautoscalers"),
+    "ScaledObject": Kind("keda.sh/v1alpha1", "scaledobjects"),
     "Lease": Kind("coordination.k8s.io/v1", "leases"),
     "Event": Kind("events.k8s.io/v1", "events"),
 }
-CHILD_KINDS = ("Deployment", "Service", "PersistentVolumeClaim", "PodDisruptionBudget", "NetworkPolicy", "Secret")
+CHILD_KINDS = (
+    "Deployment", "Service", "PersistentVolumeClaim", "PodDisruptionBudget", "NetworkPolicy", "Secret", "ScaledObject",
+)  # fmt: skip
 _BY_PLURAL = {(kind.api_version, kind.plural): name for name, kind in KINDS.items()}
 
 

@@ -29,6 +29,9 @@ SERVES, FAILED, WORKS, GONE = "Current", "Failed", "InProgress", None
 
 SCALED: Json = {"minReplicas": 1, "maxReplicas": 5, "targets": {"queuedRequests": 5}}
 EXTERNAL: Json = {"mode": "External", "minReplicas": 1, "maxReplicas": 5}
+BY_KEDA: Json = SCALED | {"mode": "KEDA", "keda": {"serverAddress": "http://prometheus.monitoring:9090"}}
+#: KEDA asks Prometheus, which knows only engines that have metrics.
+VLLM: Json = {"model": {"source": "hf://Qwen/Qwen3-0.6B"}, "engine": {"type": "vLLM"}}
 #: Longer than between two steps down, and than a number is held after a hand-over.
 PACED_S, HELD_S = 420.0, 330.0
 DELIVERIES = 5
@@ -474,6 +477,18 @@ SCENARIOS = (
         (
             Step("create both", both(create(), create("n", replicas=2)), SERVES),
             Step("edit one, delete the other", both(edit("n", replicas=1), delete())),
+        ),
+    ),
+    Scenario(
+        "autoscaling by KEDA",
+        (
+            Step("create", create(autoscaling=SCALED | {"minReplicas": 3}, **VLLM)),
+            Step("KEDA decides", edit(autoscaling=BY_KEDA)),
+            Step("and writes", edit(replicas=4)),
+            Step("its ScaledObject goes", delete_child("ScaledObject", NAME)),
+            Step("it is paused", edit(autoscaling=BY_KEDA | {"policy": "Pause"})),
+            Step("the operator decides", edit(autoscaling=SCALED)),
+            Step("and goes", delete(), GONE),
         ),
     ),
 )

@@ -18,7 +18,7 @@ Json = dict[str, Any]
 CRD_FILE = Path(__file__).parents[2] / "crds" / "llmdeployments.fairlead.dev.yaml"
 
 #: Kinds that count generations, and the top fields that count.
-COUNTED = {"Deployment", "LLMDeployment", "PodDisruptionBudget", "NetworkPolicy", "ReplicaSet", "Pod"}
+COUNTED = {"Deployment", "LLMDeployment", "PodDisruptionBudget", "NetworkPolicy", "ReplicaSet", "Pod", "ScaledObject"}
 #: Kinds with a status that only its subresource writes.
 _WITH_STATUS = {
     "Deployment",
@@ -28,6 +28,7 @@ _WITH_STATUS = {
     "Service",
     "ReplicaSet",
     "Pod",
+    "ScaledObject",
 }
 
 
