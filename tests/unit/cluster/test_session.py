@@ -67,6 +67,7 @@ def test_a_process_that_dies_is_a_failure(tmp_path: Path) -> None:
     [
         ("", "", True, True),
         ("not long", "", True, True),
+        ("not alone", "", True, True),
         ("long", "", True, False),
         ("", "operator", True, False),
         ("not long", "", False, False),
@@ -79,6 +80,19 @@ def test_which_run_is_whole(
     monkeypatch.setattr(conftest, "WITNESS", witness)
     config = SimpleNamespace(option=SimpleNamespace(markexpr=markers, keyword=keyword))
     paths = sorted(conftest._CLUSTER_TESTS)
-    items = [SimpleNamespace(path=path) for path in (paths if more else paths[1:])]
+    items = [_make_item(path) for path in (paths if more else paths[1:])]
     conftest.pytest_collection_modifyitems(config, items)  # type: ignore[arg-type]
     assert witness.whole is whole
+
+
+def test_what_runs_alone_is_long() -> None:
+    """`make test` runs what is not long beside others."""
+    config = SimpleNamespace(option=SimpleNamespace(markexpr="", keyword=""))
+    path = min(conftest._CLUSTER_TESTS)
+    conftest.pytest_collection_modifyitems(config, [_make_item(path, "alone", "long")])  # type: ignore[arg-type,list-item]
+    with pytest.raises(pytest.UsageError, match="hasty"):
+        conftest.pytest_collection_modifyitems(config, [_make_item(path, "alone", name="hasty")])  # type: ignore[arg-type,list-item]
+
+
+def _make_item(path: Path, *markers: str, name: str = "test") -> SimpleNamespace:
+    return SimpleNamespace(path=path, nodeid=name, get_closest_marker=lambda one: one if one in markers else None)
