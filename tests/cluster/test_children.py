@@ -6,12 +6,14 @@ would be applied again for ever.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from tests.cluster.keda import installed
 
 from fairlead.api.names import FIELD_MANAGER_LLMDEPLOYMENT
 from fairlead.api.resource import LLMDeployment
@@ -52,6 +54,13 @@ def test_a_golden_case_settles_at_once(case: str, kubectl: Kubectl, namespace: s
     raw = kubectl.json("get", f"llmdep/{raw['metadata']['name']}", f"--namespace={namespace}")
     plan = decide(raw, {})
     bodies = [dict(child.body) for child in plan.children]
+    with ExitStack() as stack:
+        if any(body["kind"] == "ScaledObject" for body in bodies):
+            stack.enter_context(installed(kubectl))
+        _settle(kubectl, namespace, raw, plan, bodies)
+
+
+def _settle(kubectl: Kubectl, namespace: str, raw: Json, plan: Plan, bodies: list[Json]) -> None:
     kubectl.apply(*bodies, field_manager=FIELD_MANAGER_LLMDEPLOYMENT)
     live = read(kubectl, namespace, plan)
     for child in plan.children:

@@ -9,19 +9,15 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-import yaml
+from tests.cluster.keda import AUTOSCALING as KEDA
+from tests.cluster.keda import KIND, install
 from tests.cluster.operator_world import QUIET_S, Json, World, make_cr, until
 
 from fairlead_cluster.cluster import LocalCluster
 
 pytestmark = pytest.mark.cluster
-
-CRD = Path(__file__).parents[1] / "data" / "keda" / "scaledobjects.yaml"
-KEDA = {"mode": "KEDA", "maxReplicas": 8, "targets": {"timeToFirstToken": "500ms", "queuedRequests": 5}}
-KIND = "scaledobjects.keda.sh"
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +37,8 @@ def world(operated: LocalCluster, namespace: str) -> World:
 
 @pytest.fixture
 def keda(world: World) -> World:
-    install(world)
+    install(world.cluster.kubectl)
     return world
-
-
-def install(world: World) -> None:
-    world.apply(yaml.safe_load(CRD.read_text()))
-    world.cluster.kubectl("wait", "crd", KIND, "--for=condition=Established")
 
 
 def apply(world: World, **spec: object) -> None:
@@ -105,7 +96,7 @@ def test_keda_may_come_later(world: World) -> None:
     assert scaling(world) == "False/KEDAMissing"
     assert "install KEDA" in world.condition("m", "ScalingActive")["message"]
     mark = world.mark()
-    install(world)
+    install(world.cluster.kubectl)
     until(lambda: scaled_object(world), "it is found")
     until(lambda: scaling(world) == "Unknown/Progressing", "and waited for")
     assert world.quiet_writes(mark, 2) == ["patch llmdeployments/status m: 200", "patch scaledobjects m: 201"]

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from hack.tools import build
+from tests.cluster.keda import AUTOSCALING, KIND, install
 from tests.cluster.routelife import NOT_LIVED, live_a_route
 from tests.witness import ONLY_ELSEWHERE
 
@@ -181,19 +182,23 @@ def test_the_operator_uses_every_right_that_it_has_and_misses_none(control_plane
     kubectl("-n", "fairlead-system", "delete", "lease", "fairlead", "--ignore-not-found")
     mark = audit.mark()
     name = "rights"
-    control_plane.start_operator(["--metrics-port=0"], name=name)
+    install(kubectl)
+    control_plane.start_operator(["--metrics-port=0", "--prometheus-url=http://127.0.0.1:9"], name=name)
     try:
-        model = make_model(namespace, replicas=2, storage={"type": "PersistentVolumeClaim", "size": "1Gi"})
-        kubectl.apply(model)
+        storage = {"type": "PersistentVolumeClaim", "size": "1Gi"}
+        kubectl.apply(make_model(namespace, replicas=2, storage=storage, autoscaling=AUTOSCALING))
         wait_for(lambda: children_of(kubectl, namespace) == {"deploy": 1, "svc": 2, "pvc": 1, "pdb": 1, "netpol": 1})
+        wait_for(lambda: kubectl("-n", namespace, "get", KIND, "-o=name").strip())
         # A status event to tell of: something that a person must act on.
         kubectl.apply(make_model(namespace, engine={"type": "NoSuchEngine"}))
         wait_for(lambda: "EngineNotFound" in kubectl("-n", namespace, "get", "events", "-o=jsonpath={..reason}"))
         kubectl.apply(make_model(namespace, replicas=1, networkPolicy={"mode": "Disabled"}))
         wait_for(lambda: children_of(kubectl, namespace) == {"deploy": 1, "svc": 2, "pvc": 0, "pdb": 0, "netpol": 0})
+        wait_for(lambda: not kubectl("-n", namespace, "get", KIND, "-o=name").strip())
         live_a_route(control_plane, namespace)
     finally:
         control_plane.stop_operator(name)
+        kubectl.run("delete", "crd", KIND, "--ignore-not-found")
     records = audit.records(user=OPERATOR, since=mark)
     assert [str(record) for record in records if record.code == 403] == []
     used = {(record.verb, record.group, record.resource) for record in records if record.resource}

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.cluster.keda import AUTOSCALING as KEDA
+from tests.cluster.keda import KIND, install
 from tests.cluster.operator_world import World, make_cr, until
 from tests.cluster.routelife import NOT_LIVED, live_a_route
-from tests.cluster.test_keda import CRD, KEDA, KIND
 from tests.witness import ONLY_ELSEWHERE, Right, granted_by, rights_of
 
 from fairlead_cluster.audit import AuditMark
@@ -99,8 +100,7 @@ def installation(control_plane: LocalCluster, tmp_path: Path) -> Iterator[Instal
         for namespace in (first, second):
             grant(cluster, namespace, rules_of("rbac-watched.yaml"), own, "fairlead-watched")
         nodes = grant_nodes(cluster, own)
-        cluster.kubectl.apply(yaml.safe_load(CRD.read_text()))
-        cluster.kubectl("wait", "crd", KIND, "--for=condition=Established")
+        install(cluster.kubectl)
         kubeconfig = cluster.control_plane.write_service_account_kubeconfig(own, NAME, tmp_path / "kubeconfig")
         mark = cluster.audit.mark()
         environment = {"KUBECONFIG": str(kubeconfig), "POD_NAMESPACE": own}

@@ -198,7 +198,7 @@ class RouteWorld(World):
         sent = {"content-type": "application/json", **(headers or {})}
         if key is not None:
             sent["authorization"] = f"Bearer {key}"
-        connection = http.client.HTTPConnection(*self.address, timeout=30)
+        connection = http.client.HTTPConnection(*self.address, timeout=90)
         try:
             connection.request(method, path, body if method == "POST" else None, sent)
             response = connection.getresponse()
