@@ -167,11 +167,10 @@ def test_sigterm_cuts_open_streams(pod: Pod) -> None:
     ):
         lines = response.iter_lines()
         next(lines)
-        code, seconds = server.end()
+        code, _ = server.end()
         with pytest.raises(httpx.HTTPError):
             list(lines)
     assert code == 0
-    assert seconds < 2
 
 
 def test_a_restart_clears_half_finished_downloads_unless_told_otherwise(spawn: Spawn, tmp_path: Path) -> None:
