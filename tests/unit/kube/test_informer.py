@@ -23,9 +23,16 @@ class Watched:
     """An informer of Services at work, with what it told."""
 
     def __init__(
-        self, api: FakeApi, informer: Informer, cache: Cache, changes: list[Change], restarts: list[str]
+        self,
+        api: FakeApi,
+        informer: Informer,
+        cache: Cache,
+        changes: list[Change],
+        restarts: list[str],
+        turns: list[str],
     ) -> None:
         self.api, self.informer, self.cache, self.changes, self.restarts = api, informer, cache, changes, restarts
+        self.turns = turns  # each time that the kind was there, or was not any more
 
     @property
     def known(self) -> list[str]:
@@ -54,6 +61,7 @@ class Restarts(list[str]):
 async def watching(api: FakeApi, *, synced: bool = True, is_needed: bool = True) -> AsyncIterator[Watched]:
     async with serving(api) as (client, _):
         cache, changes, restarts = Cache(), [], Restarts()
+        turns: list[str] = []
         informer = Informer(
             client,
             cache,
@@ -62,13 +70,14 @@ async def watching(api: FakeApi, *, synced: bool = True, is_needed: bool = True)
             clock=asyncio.get_running_loop().time,
             observer=restarts,
             jitter=lambda: 0.0,
+            on_served=lambda resource: turns.append(resource.plural),
         )
         task = asyncio.create_task(informer.run())
         try:
             if synced:
                 await asyncio.wait_for(informer.synced.wait(), 5)
                 await until(lambda: bool(api.streams))
-            yield Watched(api, informer, cache, changes, restarts)
+            yield Watched(api, informer, cache, changes, restarts, turns)
             assert not task.done()
         finally:
             task.cancel()
@@ -267,9 +276,10 @@ async def test_a_kind_that_is_not_needed_may_be_missing_until_it_comes(monkeypat
         await asyncio.wait_for(watched.informer.synced.wait(), 5)
         assert not watched.cache.is_served("Service", "ml")
         assert watched.known == [], "nothing waits for it"
-        await until(lambda: watched.known == ["a"])
-        assert watched.cache.is_served("Service", "ml")
+        await until(lambda: watched.cache.is_served("Service", "ml"))
+        assert watched.known == ["a"]
         assert watched.restarts == [], "it never was a broken stream"
+        assert watched.turns == ["services", "services"], "gone and there are told once each"
         api.put(SERVICES, "b", spec={})
         await until(lambda: watched.known == ["a", "b"])
 
@@ -310,16 +320,13 @@ async def test_one_refusal_is_not_believed(code: int) -> None:
     api = FakeApi()
     api.put(SERVICES, "a", spec={})
     async with watching(api, is_needed=False) as watched:
-        served = []
-        monkey = watched.cache.set_served
-        watched.cache.set_served = lambda *args, **named: (served.append(named), monkey(*args, **named))[1]  # type: ignore[method-assign,func-returns-value]
         api.faults.append(Fault(is_list, code, times=2))
         api.expire_watches()
         await until(lambda: watched.restarts.count("error") == 2)
         api.put(SERVICES, "b", spec={})
         await until(lambda: watched.known == ["a", "b"])
         assert watched.told() == ["+a", "+b"]
-        assert served == []
+        assert watched.turns == []
 
 
 async def test_whoever_may_list_and_not_watch_does_without(monkeypatch: pytest.MonkeyPatch) -> None:
