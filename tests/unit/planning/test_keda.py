@@ -162,6 +162,12 @@ def test_the_operator_s_headers_go_with_its_address() -> None:
     assert triggers(make_world(facts=facts))["queuedRequests"]["metadata"]["customHeaders"] == "X-Scope-OrgID=ml,a=b"
 
 
+def test_own_headers_take_their_place() -> None:
+    facts = OperatorFacts(prometheus=PrometheusFacts(URL, ("a=b=c",)))
+    world = make_world(facts=facts, keda={"metadata": {"customHeaders": "X-Scope-OrgID=ml"}})
+    assert triggers(world)["queuedRequests"]["metadata"]["customHeaders"] == "X-Scope-OrgID=ml"
+
+
 # What cannot be asked for.
 
 

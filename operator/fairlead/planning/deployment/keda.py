@@ -1,4 +1,4 @@
-"""mode: KEDA: the ScaledObject by which KEDA scales an LLMDeployment, and what its conditions mean for the user.
+"""mode: KEDA: the ScaledObject by which KEDA scales an LLMDeployment.
 
 KEDA writes spec.replicas of the LLMDeployment by its scale subresource; fairlead follows, as it follows any autoscaler. What wakes it
 from zero is a gateway's word, which fairlead hears within a second or two and passes on: an annotation that KEDA acts on at once.
@@ -193,10 +193,12 @@ def _find_prometheus(autoscaling: AutoscalingSpec, facts: OperatorFacts) -> Prom
             "the operator's Prometheus wants a token or has a certificate of its own, which KEDA must have by itself: name a"
             " TriggerAuthentication with them, and in keda.metadata authModes (for instance bearer)",
         )
-    if any("=" in header.partition("=")[2] or "," in header for header in known.headers):
+    has_own = keda is not None and "customHeaders" in keda.metadata
+    if not has_own and any("=" in header.partition("=")[2] or "," in header for header in known.headers):
         raise RenderError(
             "spec.autoscaling.keda.serverAddress",
-            "a header of the operator's Prometheus has = or a comma in its value, which KEDA cannot send: name another Prometheus",
+            "a header of the operator's Prometheus has = or a comma in its value, which KEDA cannot send: name another Prometheus, or"
+            " keda.metadata.customHeaders",
         )
     return known
 
